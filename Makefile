@@ -1,0 +1,38 @@
+# Each target makes what it needs: a virtual environment, then the job.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test test-long format clean
+
+help:
+	@echo "make demo       train a small transformer with and without warmup (2 minutes)"
+	@echo "make test       lint, types, tests, coverage"
+	@echo "make test-long  the checks that take longer"
+	@echo "make format     let ruff format the code"
+	@echo "make clean      remove the virtual environment and all that was built"
+	@echo "PYTHON=python3.11 chooses the interpreter (3.10 or newer)"
+
+demo: .venv/installed-cli
+	$(BIN)/python -m warmopt demo
+
+test: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --cov
+
+test-long: .venv/installed-test
+	$(BIN)/python -m pytest -m long
+
+format: .venv/installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build dist *.egg-info .coverage .hypothesis .*_cache
+
+# A stamp is newer than what it was installed from, so a second run starts at once.
+.venv/installed-%: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
+	touch $@

@@ -1,0 +1,130 @@
+"""The clock of each param group: the state of its warmup, kept in the group itself.
+
+Plain values under documented keys, so that every way of saving an optimizer saves
+them, a bare optimizer ignores them, and there is no second file to forget.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.optim import Optimizer
+
+from warmopt.schedule import Schedule
+from warmopt.second_moments import beta2
+
+__all__ = ["DONE", "MODE", "STATE", "UPDATES", "Clock", "Group"]
+
+Group = dict[str, Any]
+
+UPDATES = "warmup_updates"  # int: updates done
+DONE = "warmup_done"  # bool: the warmup of the group is over, for good
+MODE = "warmup_mode"  # str: name of the mode
+STATE = (UPDATES, DONE, MODE)
+
+_MOST_UPDATES = 2**53  # beyond, float64 cannot count
+
+
+class Clock:
+    """Reads and moves the warmup of param groups; keeps nothing of its own.
+
+    Attributes:
+        schedule: The factor of each update.
+        steps_key: Key of a group's own length. It is `warmup_steps`, or
+            `warmopt_steps` where the optimizer has an option of that name itself.
+        start_key: Key of a group's own start factor, likewise.
+    """
+
+    def __init__(self, schedule: Schedule, optimizer: Optimizer) -> None:
+        self.schedule = schedule
+        self._optimizer = optimizer
+        taken = optimizer.defaults
+        self.steps_key = "warmopt_steps" if "warmup_steps" in taken else "warmup_steps"
+        self.start_key = "warmopt_start" if "warmup_start" in taken else "warmup_start"
+
+    def is_warming(self, group: Group) -> bool:
+        """Whether the group's next update is still part of its warmup."""
+        if DONE not in group:
+            self.check(group, "a new param group")
+            self.enrol(group)
+        return not group.get(DONE, True)
+
+    def enrol(self, group: Group) -> None:
+        """Starts the warmup of a checked group; leaves a clock that runs alone.
+
+        A ratio becomes a length in updates, and so does beta2 in the untuned modes. A
+        group without warmup gets no keys.
+        """
+        schedule, own = self.schedule, group.get(self.steps_key)
+        if own is None and schedule.steps_from_beta2 is not None:
+            own = schedule.steps_from_beta2(beta2(self._optimizer, group))
+        elif own is not None and 0 < own < 1:
+            own = schedule.checked_steps(self.steps_key, own)
+        if own is not None:
+            group[self.steps_key] = own
+        if group.get(self.steps_key, schedule.steps):
+            group.setdefault(UPDATES, 0)
+            group.setdefault(DONE, False)
+            group.setdefault(MODE, schedule.mode)
+
+    def read(self, group: Group) -> tuple[int, float, float]:
+        """Returns what the factor of a warming group's next update follows from.
+
+        That is its number, counted from 1, the length of the ramp and its start.
+        """
+        schedule = self.schedule
+        return (
+            group[UPDATES] + 1,
+            group.get(self.steps_key, schedule.steps or 0),
+            group.get(self.start_key, schedule.start),
+        )
+
+    def factor(self, group: Group) -> float:
+        """Factor of the group's next update; 1 when its warmup is over."""
+        return (
+            self.schedule.factor(*self.read(group)) if self.is_warming(group) else 1.0
+        )
+
+    def count(self, group: Group) -> None:
+        """Counts an update of a warming group, and ends its warmup with the last."""
+        update, steps, _ = self.read(group)
+        group[UPDATES] = update
+        if update >= steps:
+            group[DONE] = update >= self.schedule.last_update(steps)
+
+    def describe(self, group: Group) -> str:
+        """Where the group stands, in words."""
+        if not self.is_warming(group):
+            return "done"
+        update, steps, _ = self.read(group)
+        last = self.schedule.last_update(steps)
+        return (
+            f"{update - 1} of {last} updates done, next factor {self.factor(group):.4g}"
+        )
+
+    def check(self, group: Group, name: str) -> None:
+        """Raises TypeError or ValueError where a key of ours holds what it may not."""
+        schedule, running = self.schedule, any(key in group for key in STATE)
+        if self.steps_key in group:
+            steps, steps_name = group[self.steps_key], f"{self.steps_key} of {name}"
+            if not (running and isinstance(steps, float) and 1 < steps < _MOST_UPDATES):
+                schedule.checked_steps(steps_name, steps)  # radam's are not whole
+        if self.start_key in group:
+            schedule.checked_start(f"{self.start_key} of {name}", group[self.start_key])
+        if not running:
+            return
+        updates, done, mode = map(group.get, STATE)
+        if type(updates) is not int:
+            raise TypeError(f"{UPDATES} of {name} must be an int, got {updates!r}.")
+        if not 0 <= updates <= _MOST_UPDATES:
+            raise ValueError(
+                f"{UPDATES} of {name} must be in [0, 2**53], got {updates}."
+            )
+        if type(done) is not bool:
+            raise TypeError(f"{DONE} of {name} must be a bool, got {done!r}.")
+        if not done and mode != schedule.mode:
+            raise ValueError(
+                f"mode must be the one that the warmup was begun with, {mode!r} "
+                f"({MODE} of {name}), got {schedule.mode!r}. Build Warmed with it, or "
+                f"set that entry to {schedule.mode!r} to go on with yours."
+            )

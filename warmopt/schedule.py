@@ -1,0 +1,172 @@
+"""How long and how far: a mode with its length, start and offset, checked once.
+
+Pure: it knows numbers, not optimizers. What a param group says of itself (its own
+length and start) comes in as arguments.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from functools import partial
+from numbers import Integral, Real
+from typing import Any
+
+from warmopt.shapes import MODES, exponential, last_update
+
+__all__ = ["ModeLike", "Schedule"]
+
+ModeLike = str | Callable[..., float]
+
+
+class Schedule:
+    """The factor of each update, as `Warmed` was asked for it.
+
+    Attributes:
+        mode: Name of the mode; for a callable, its own name.
+        steps: Length in updates; None where each group takes it from its beta2.
+        start: Factor at update 0, dimensionless.
+        offset: Updates, the first of all, that run at `start` before the ramp.
+        total_steps: Updates of the whole run, of which a ratio is a share.
+        steps_from_beta2: Rule that gives the length where `steps` is None.
+    """
+
+    def __init__(
+        self,
+        mode: ModeLike,
+        steps: float | None,
+        start: float | None = None,
+        offset: int = 0,
+        total_steps: int | None = None,
+    ) -> None:
+        self.steps_from_beta2: Callable[[float], float] | None = None
+        if isinstance(mode, str) and mode in MODES:
+            self.mode = mode
+            self.shape, self.steps_from_beta2 = MODES[mode]
+            default_start = _default_start(self.shape)
+        elif callable(mode):
+            self.mode = _name(mode)
+            default_start = _default_start(mode)
+            ours = any(mode is known.shape for known in MODES.values())
+            takes_start = default_start is not None
+            self.shape = mode if ours else partial(_checked, mode, takes_start)
+        else:
+            kind = ValueError if isinstance(mode, str) else TypeError
+            raise kind(
+                f"mode must be one of {', '.join(MODES)}, or a function of "
+                f"(update, steps), got {mode!r}."
+            )
+        if total_steps is not None and not (_is_int(total_steps) and total_steps > 0):
+            raise _wrong("total_steps", total_steps, "a positive int")
+        if not (_is_int(offset) and offset >= 0):
+            raise _wrong("offset", offset, "an int of updates, >= 0")
+        self.total_steps = total_steps
+        self.offset = int(offset)
+        self.steps: float | None = None
+        if self.steps_from_beta2 is None:
+            if steps is None:
+                raise TypeError(
+                    f"steps must be given with mode={self.mode!r}, got None. Pass the "
+                    "length in updates, or mode='untuned_linear' to take it from beta2."
+                )
+            self.steps = self.checked_steps("steps", steps)
+        elif steps is not None:
+            raise TypeError(
+                f"steps must be left out with mode={self.mode!r}, which takes the "
+                f"length from beta2, got {steps!r}. For a length of your own use "
+                "mode='linear' or mode='saturating'."
+            )
+        if start is None:
+            start = default_start or 0.0
+        self.start = self.checked_start("start", start)
+
+    def factor(self, update: int, steps: float, start: float) -> float:
+        """Factor of an update (the first is 1) in a ramp of `steps` from `start`."""
+        if update > steps and update > self.last_update(steps):
+            return 1.0
+        ramped = update - self.offset
+        return float(self.shape(ramped, steps, start)) if ramped > 0 else start
+
+    def last_update(self, steps: float) -> int:
+        """Update after which a ramp of `steps` is over; 0 where there is none."""
+        return last_update(self.shape, steps) + self.offset if steps else 0
+
+    def checked_steps(self, name: str, steps: Any) -> int:
+        """Returns a length in updates, from an int or a ratio; `name` is for errors."""
+        if isinstance(steps, Real) and 0 < float(steps) < 1:
+            if self.total_steps is None:
+                raise TypeError(
+                    f"total_steps must be given where {name} is a ratio, got {name}="
+                    f"{steps!r}. Pass the updates of the whole run, or an int length."
+                )
+            steps = max(1, round(float(steps) * self.total_steps))
+        if not (_is_int(steps) and steps >= 0):
+            allowed = "an int of updates, >= 0, or a ratio in (0, 1)"
+            raise _wrong(name, steps, allowed)
+        self.last_update(int(steps))  # the shape may refuse it
+        return int(steps)
+
+    def checked_start(self, name: str, start: Any) -> float:
+        """Returns a start factor as a float; `name` is for errors."""
+        allowed = "a finite number >= 0"
+        if not isinstance(start, Real) or isinstance(start, bool):
+            raise _wrong(name, start, allowed)
+        value = float(start)
+        if not 0.0 <= value < math.inf:
+            raise _wrong(name, start, allowed)
+        if value == 0.0 and self.shape is exponential:
+            raise _wrong(name, start, "> 0 with mode='exponential'")
+        return value
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _wrong(name: str, value: Any, allowed: str) -> Exception:
+    """The error for a value of the wrong type, or of the right type but not allowed."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    kind = ValueError if number else TypeError
+    return kind(f"{name} must be {allowed}, got {value!r}.")
+
+
+def _name(function: Callable[..., float]) -> str:
+    """Name under which a callable mode is stored and recognised."""
+    if isinstance(function, partial):
+        options = [repr(value) for value in function.args]
+        options += [f"{key}={value!r}" for key, value in function.keywords.items()]
+        return f"{_name(function.func)}({', '.join(options)})"
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _default_start(function: Callable[..., float]) -> float | None:
+    """Default of the parameter `start`, 0 if it has none; None without parameter."""
+    try:
+        start = inspect.signature(function).parameters.get("start")
+    except ValueError:  # a builtin that tells no signature
+        start = None
+    if start is None:
+        return None
+    return 0.0 if start.default is start.empty else float(start.default)
+
+
+def _checked(
+    function: Callable[..., float],
+    takes_start: bool,
+    update: float,
+    steps: float,
+    start: float,
+) -> float:
+    """A user's function as a shape; refuses a factor no optimizer should see."""
+    if takes_start:
+        factor = function(update, steps, start)
+    else:
+        factor = start + (1.0 - start) * function(update, steps)
+    # NaN fails the comparison too.
+    if not (isinstance(factor, Real) and 0.0 <= factor < math.inf):
+        raise ValueError(
+            f"mode {_name(function)} must return a finite number >= 0, got {factor!r} "
+            f"for update {update} of {steps}."
+        )
+    return float(factor)

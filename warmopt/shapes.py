@@ -1,0 +1,327 @@
+"""Warmup shapes: pure functions from an update to the factor of the learning rate.
+
+Every shape is one formula over the same arguments:
+
+- ``update`` (t): updates since the ramp began; the first is 1. Defined for
+  0 <= t <= n, and for every t >= 0 in `saturating` and `rectified`.
+- ``steps`` (n): length in updates, n >= 1.
+- ``start`` (s): factor at t = 0, dimensionless, >= 0. Above 1 the shape warms *down*.
+
+Each is `start` at t = 0 and exactly 1 at its last update (see `last_update`),
+and monotone in between. Further options of a shape are keyword arguments with a
+default; `functools.partial` sets them: ``mode=partial(polynomial, power=3)``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+__all__ = [
+    "MODES",
+    "Mode",
+    "Shape",
+    "constant",
+    "cosine",
+    "exponential",
+    "last_update",
+    "linear",
+    "log",
+    "one_minus_sqrt",
+    "polynomial",
+    "rectified",
+    "saturating",
+    "sqrt",
+    "staircase",
+]
+
+Shape = Callable[..., float]
+
+
+def linear(update: float, steps: float, start: float = 0.0) -> float:
+    r"""Straight line: the same increment at every update.
+
+    .. math:: f(t) = s + (1 - s)\, t / n
+
+    Example:
+        >>> [linear(t, 4) for t in (1, 2, 3, 4)]
+        [0.25, 0.5, 0.75, 1.0]
+
+    Reference:
+        Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 2.2,
+        https://arxiv.org/abs/1706.02677.
+    """
+    return start + (1.0 - start) * (update / steps)
+
+
+def constant(update: float, steps: float, start: float = 1 / 3) -> float:
+    r"""One low plateau: `start` before update n, 1 from there on.
+
+    .. math:: f(t) = s \text{ for } t < n, \quad f(n) = 1
+
+    Example:
+        >>> [constant(t, 3, start=0.1) for t in (1, 2, 3)]
+        [0.1, 0.1, 1.0]
+
+    Reference:
+        He et al., "Deep Residual Learning for Image Recognition", 2015,
+        section 4.2, https://arxiv.org/abs/1512.03385. The default start is
+        that of `torch.optim.lr_scheduler.ConstantLR`.
+    """
+    return start if update < steps else 1.0
+
+
+def staircase(
+    update: float, steps: float, start: float = 0.0, *, levels: int = 5
+) -> float:
+    r"""Equal plateaus: `levels` jumps of equal height, one every n / levels updates.
+
+    .. math:: f(t) = s + (1 - s)\, \lceil k t / n \rceil / k
+
+    The first plateau lies one jump above `start`, so that no update is wasted;
+    the last one is the full learning rate. `levels` (k) is a count, >= 1.
+
+    Example:
+        >>> [staircase(t, 6, levels=3) for t in (1, 2, 3, 4, 5, 6)]
+        [0.3333333333333333, 0.3333333333333333, 0.6666666666666666, \
+0.6666666666666666, 1.0, 1.0]
+    """
+    return start + (1.0 - start) * (math.ceil(levels * update / steps) / levels)
+
+
+def cosine(update: float, steps: float, start: float = 0.0) -> float:
+    r"""Half a cosine wave: flat at both ends, steepest in the middle.
+
+    .. math:: f(t) = s + (1 - s)\, \tfrac12 (1 - \cos(\pi t / n))
+
+    Example:
+        >>> [round(cosine(t, 4), 3) for t in (1, 2, 3, 4)]
+        [0.146, 0.5, 0.854, 1.0]
+
+    Reference:
+        The rising half of Loshchilov & Hutter, "SGDR", 2016, eq. (5),
+        https://arxiv.org/abs/1608.03983.
+    """
+    return start + (1.0 - start) * (0.5 * (1.0 - math.cos(math.pi * update / steps)))
+
+
+def exponential(update: float, steps: float, start: float = 0.01) -> float:
+    r"""Geometric growth: every update multiplies the factor by the same number.
+
+    .. math:: f(t) = s^{\,1 - t/n}
+
+    Needs `start` > 0. It is the learning rate range test run as a warmup.
+
+    Example:
+        >>> [round(exponential(t, 2), 3) for t in (1, 2)]
+        [0.1, 1.0]
+
+    Reference:
+        The sweep of fastai's learning rate finder, after Smith, "Cyclical
+        Learning Rates", 2015, section 3.3, https://arxiv.org/abs/1506.01186.
+    """
+    return math.pow(start, 1.0 - update / steps)
+
+
+def polynomial(
+    update: float, steps: float, start: float = 0.0, *, power: float = 2.0
+) -> float:
+    r"""Power of the progress: `power` > 1 starts gently, < 1 starts steeply.
+
+    .. math:: f(t) = s + (1 - s)\, (t / n)^p
+
+    `power` (p) is dimensionless, > 0; 1 is `linear`.
+
+    Example:
+        >>> [polynomial(t, 4) for t in (1, 2, 3, 4)]
+        [0.0625, 0.25, 0.5625, 1.0]
+    """
+    return start + (1.0 - start) * math.pow(update / steps, power)
+
+
+def sqrt(update: float, steps: float, start: float = 0.0) -> float:
+    r"""Square root of the progress: steep first, then ever flatter.
+
+    .. math:: f(t) = s + (1 - s)\, \sqrt{t / n}
+
+    Example:
+        >>> [round(sqrt(t, 4), 3) for t in (1, 2, 3, 4)]
+        [0.5, 0.707, 0.866, 1.0]
+    """
+    return start + (1.0 - start) * math.sqrt(update / steps)
+
+
+def one_minus_sqrt(update: float, steps: float, start: float = 0.0) -> float:
+    r"""Mirror image of `sqrt`: flat first, then ever steeper.
+
+    .. math:: f(t) = s + (1 - s)\, (1 - \sqrt{1 - t / n})
+
+    Example:
+        >>> [round(one_minus_sqrt(t, 4), 3) for t in (1, 2, 3, 4)]
+        [0.134, 0.293, 0.5, 1.0]
+
+    Reference:
+        The "1-sqrt" shape of Hägele et al., "Scaling Laws and Compute-Optimal
+        Training Beyond Fixed Training Durations", 2024,
+        https://arxiv.org/abs/2405.18392, there a cooldown.
+    """
+    return start + (1.0 - start) * (1.0 - math.sqrt(1.0 - update / steps))
+
+
+def log(update: float, steps: float, start: float = 0.0) -> float:
+    r"""Logarithm of the update: the steepest start of all shapes.
+
+    .. math:: f(t) = s + (1 - s)\, \ln(1 + t) / \ln(1 + n)
+
+    Example:
+        >>> [round(log(t, 3), 3) for t in (1, 2, 3)]
+        [0.5, 0.792, 1.0]
+
+    Reference:
+        DeepSpeed's `WarmupLR`. Differs: theirs is ln(t) / ln(n), which loses an
+        update at factor 0; it is ours with `steps` n - 1, one update later.
+    """
+    return start + (1.0 - start) * (math.log1p(update) / math.log1p(steps))
+
+
+def saturating(update: float, steps: float, start: float = 0.0) -> float:
+    r"""Exponential approach to 1, of which `steps` is the time constant.
+
+    .. math:: f(t) = s + (1 - s)\, (1 - e^{-t / n})
+
+    After n updates it has gone 63 % of the way, after 5 n 99.3 %. It ends where
+    float64 can no longer tell it from 1, after 37.5 n updates.
+
+    Example:
+        >>> [round(saturating(t, 2), 3) for t in (1, 2, 10)]
+        [0.393, 0.632, 0.993]
+
+    Reference:
+        Ma & Yarats, "On the Adequacy of Untuned Warmup for Adaptive
+        Optimization", 2019, https://arxiv.org/abs/1910.04209.
+    """
+    return start + (1.0 - start) * (1.0 - math.exp(-update / steps))
+
+
+def rectified(update: float, steps: float, start: float = 0.0) -> float:
+    r"""RAdam's variance rectification, of which `steps` is 2 / (1 - beta2).
+
+    .. math::
+        f(t) = s + (1 - s) \sqrt{\frac{(\rho_k-4)(\rho_k-2)\rho_\infty}
+                                      {(\rho_\infty-4)(\rho_\infty-2)\rho_k}},
+        \quad k = t + \delta - 1
+
+    with :math:`\rho_\infty = n - 1`,
+    :math:`\rho_k = \rho_\infty - 2 k \beta_2^k / (1 - \beta_2^k)`, and
+    :math:`\delta` the first k with :math:`\rho_k > 4`. Needs n > 5, that is
+    beta2 > 0.6. It ends where float64 can no longer tell it from 1.
+
+    Example:
+        >>> [round(rectified(t, 2000), 4) for t in (1, 2, 1000)]
+        [0.0173, 0.0258, 0.6464]
+
+    Reference:
+        Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond",
+        2019, section 4, https://arxiv.org/abs/1908.03265, shifted by delta - 1
+        updates as in Ma & Yarats, 2019, section 3. Differs from the optimizer
+        RAdam, whose first delta - 1 updates are momentum SGD.
+    """
+    if update <= 0:
+        return start
+    rho_inf = steps - 1.0
+    rho = _rho(update + _rectifiable(steps) - 1, steps)
+    square = ((rho - 4.0) * (rho - 2.0) * rho_inf) / (
+        (rho_inf - 4.0) * (rho_inf - 2.0) * rho
+    )
+    return start + (1.0 - start) * math.sqrt(max(square, 0.0))
+
+
+def _rho(k: float, steps: float) -> float:
+    """Length of the simple average that the EMA over k gradients amounts to."""
+    decayed: float = (1.0 - 2.0 / steps) ** k
+    return (steps - 1.0) - 2.0 * k * decayed / (1.0 - decayed)
+
+
+@lru_cache
+def _rectifiable(steps: float) -> int:
+    """First k with rho > 4 (5 for every beta2 from 0.9 on)."""
+    if steps <= 5:
+        raise ValueError(
+            f"steps must be > 5 for the rectified shape, got {steps}. It stands for "
+            "2 / (1 - beta2), and below beta2 = 0.6 nothing can be rectified."
+        )
+    k = 1
+    while _rho(k, steps) <= 4.0:
+        k += 1
+    return k
+
+
+@lru_cache
+def last_update(shape: Shape, steps: float) -> int:
+    """First update at which `shape` is 1 for good.
+
+    It is `steps`, but for the two shapes that approach 1 without an end of their
+    own: there it is the first update at which float64 shows 1.
+
+    Example:
+        >>> last_update(linear, 1000), last_update(saturating, 1000)
+        (1000, 37430)
+    """
+    if shape not in (saturating, rectified):
+        return math.ceil(steps)
+    end = math.ceil(steps)
+    while shape(end, steps) < 1.0:
+        end *= 2
+    start = 0
+    while end - start > 1:
+        middle = (start + end) // 2
+        if shape(middle, steps) < 1.0:
+            start = middle
+        else:
+            end = middle
+    return end
+
+
+class Mode(NamedTuple):
+    """A shape, and for the untuned modes the rule that takes its steps from beta2."""
+
+    shape: Shape
+    steps_from_beta2: Callable[[float], float] | None = None
+
+
+def _untuned_linear_steps(beta2: float) -> int:
+    return round(2.0 / (1.0 - beta2))
+
+
+def _untuned_exponential_steps(beta2: float) -> int:
+    return round(1.0 / (1.0 - beta2))
+
+
+def _radam_steps(beta2: float) -> float:
+    if beta2 <= 0.6:
+        raise ValueError(
+            f"mode='radam' needs beta2 > 0.6, got {beta2}. "
+            "Use mode='untuned_linear' for a lower beta2."
+        )
+    return 2.0 / (1.0 - beta2)
+
+
+MODES: dict[str, Mode] = {
+    "linear": Mode(linear),
+    "constant": Mode(constant),
+    "staircase": Mode(staircase),
+    "cosine": Mode(cosine),
+    "exponential": Mode(exponential),
+    "polynomial": Mode(polynomial),
+    "sqrt": Mode(sqrt),
+    "one_minus_sqrt": Mode(one_minus_sqrt),
+    "log": Mode(log),
+    "saturating": Mode(saturating),
+    "untuned_linear": Mode(linear, _untuned_linear_steps),
+    "untuned_exponential": Mode(saturating, _untuned_exponential_steps),
+    "radam": Mode(rectified, _radam_steps),
+}
+"""Every mode by name; the last three take their length from beta2, rounded to whole
+updates (Ma & Yarats, 2019: 2 / (1 - beta2) and 1 / (1 - beta2))."""
