@@ -84,9 +84,8 @@ def staircase(
     the last one is the full learning rate. `levels` (k) is a count, >= 1.
 
     Example:
-        >>> [staircase(t, 6, levels=3) for t in (1, 2, 3, 4, 5, 6)]
-        [0.3333333333333333, 0.3333333333333333, 0.6666666666666666, \
-0.6666666666666666, 1.0, 1.0]
+        >>> [round(staircase(t, 6, levels=3), 2) for t in (1, 2, 3, 4, 5, 6)]
+        [0.33, 0.33, 0.67, 0.67, 1.0, 1.0]
     """
     return start + (1.0 - start) * (math.ceil(levels * update / steps) / levels)
 

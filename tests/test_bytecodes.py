@@ -1,0 +1,70 @@
+"""What `step` costs, in executed bytecodes over a wrapped step that does nothing.
+
+The baseline is committed. A change that raises it by more than 10 % fails; one that
+lowers it should write the new figures: python -m tests.test_bytecodes
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import Parameter
+
+from tests.bytecodes import count_bytecodes
+from warmopt import Warmed
+
+BASELINE = Path(__file__).parent / "baselines" / "bytecodes.json"
+GROUPS = (1, 10, 100)
+
+
+class Idle(torch.optim.SGD):
+    """Keeps groups like any optimizer; its step is two bytecodes."""
+
+    def step(self, closure: None = None) -> None:
+        pass
+
+    step.hooked = True  # the hooks of torch are not ours to count
+
+
+def idle(groups: int) -> Idle:
+    params = [{"params": [Parameter(torch.zeros(1))]} for _ in range(groups)]
+    return Idle(params, lr=1.0)
+
+
+def measured() -> dict[str, dict[str, int]]:
+    def cost(steps: int, groups: int) -> int:
+        warmed = Warmed(idle(groups), steps=steps)
+        warmed.step()
+        return count_bytecodes(warmed.step) - count_bytecodes(warmed.wrapped.step)
+
+    return {
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "warming": {str(groups): cost(1000, groups) for groups in GROUPS},
+        "done": {str(groups): cost(0, groups) for groups in GROUPS},
+    }
+
+
+@pytest.mark.skipif(
+    sys.gettrace() is not None and "coverage" not in sys.modules,
+    reason="a debugger is tracing",
+)
+def test_step_costs_no_more_than_the_baseline() -> None:
+    baseline, now = json.loads(BASELINE.read_text()), measured()
+    if baseline["python"] != now["python"]:
+        pytest.skip(f"the baseline is of Python {baseline['python']}")
+    for state in ("warming", "done"):
+        for groups, count in baseline[state].items():
+            assert now[state][groups] <= 1.1 * count, (state, groups)
+
+
+def test_after_the_warmup_it_costs_the_same_for_any_number_of_groups() -> None:
+    assert set(measured()["done"].values()) <= set(range(31))
+    assert len(set(measured()["done"].values())) == 1
+
+
+if __name__ == "__main__":
+    BASELINE.write_text(json.dumps(measured(), indent=2) + "\n")

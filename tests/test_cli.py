@@ -1,0 +1,99 @@
+"""The command line, called as a user would, and its pictures opened again."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from warmopt import __main__ as entry
+from warmopt.cli import app
+
+runner = CliRunner()
+
+
+def size(picture: Path) -> tuple[int, int]:
+    from matplotlib import image
+
+    height, width, _ = image.imread(picture).shape
+    return width, height
+
+
+def test_preview_draws_in_the_terminal() -> None:
+    result = runner.invoke(app, ["preview", "--mode", "cosine", "--steps", "1000"])
+    assert result.exit_code == 0
+    assert "cosine, 1000 updates" in result.output
+    assert "1100" in result.output  # the last tick, a tenth past the end
+    assert "▄" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "title"),
+    [
+        ("--epochs 2 --batches 500", "linear, 1000 updates"),
+        ("--epochs 0.5 --batches 500 --accumulation 4", "linear, 62 updates"),
+        ("--steps 0.05 --total-steps 2000 --offset 3", "linear, 103 updates"),
+        ("--steps 5 --mode exponential --start 0.1", "exponential, 5 updates"),
+        ("--steps 0", "linear, 0 updates"),
+        ("--mode radam --beta2 0.9", "radam, 382 updates"),
+        ("--mode untuned_linear", "untuned_linear, 2000 updates"),
+    ],
+)
+def test_preview_takes_the_length_in_any_unit(arguments: str, title: str) -> None:
+    result = runner.invoke(app, ["preview", *arguments.split()])
+    assert result.exit_code == 0, result.output
+    assert title in result.output
+
+
+def test_preview_saves_a_picture(tmp_path: Path) -> None:
+    picture = tmp_path / "curve.png"
+    result = runner.invoke(app, ["preview", "--steps", "10", "--output", str(picture)])
+    assert result.exit_code == 0
+    assert size(picture) == (1440, 504)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "steps must be given"),
+        ("--steps 10.5", "steps must be an int of updates"),
+        ("--mode foo --steps 10", "mode must be one of"),
+        ("--mode radam --beta2 0.5", "needs beta2 > 0.6"),
+        ("--epochs 2", "--epochs goes with --batches"),
+        ("--epochs 2 --batches 10 --steps 10", "not with --steps"),
+    ],
+)
+def test_preview_tells_what_is_wrong(arguments: str, message: str) -> None:
+    result = runner.invoke(app, ["preview", *arguments.split()])
+    assert result.exit_code == 2
+    told = " ".join(result.output.replace("│", " ").split())
+    assert message in told
+
+
+def test_demo_trains_prints_a_table_and_saves_the_curves(tmp_path: Path) -> None:
+    picture = tmp_path / "demo.png"
+    arguments = ["demo", "--updates", "12", "--output", str(picture)]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    for name in ("no warmup", "linear", "cosine", "untuned_exponential", "radam"):
+        assert name in result.output
+    assert "0.00036" in result.output  # 12 of 200 linear updates of 6e-3
+    assert size(picture) == (1440, 504)
+
+
+def test_the_module_runs_as_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["warmopt", "preview", "--steps", "3"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(entry.__file__, run_name="__main__")
+    assert stopped.value.code == 0
+
+
+def test_without_the_extra_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(entry.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"pip install 'warmopt\[cli\]'"):
+        entry.main()

@@ -1,0 +1,74 @@
+"""Every example in README, docs and docstrings runs, and says what it prints."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import warmopt
+
+ROOT = Path(__file__).parent.parent
+MODULES = ["warmopt"] + [
+    f"warmopt.{module.name}"
+    for module in pkgutil.iter_modules(warmopt.__path__)
+    if module.name != "__main__"
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_in_docstrings_run(name: str) -> None:
+    module = importlib.import_module(name)
+    failed, _ = doctest.testmod(module, extraglobs={"torch": torch})
+    assert failed == 0
+
+
+def test_doctest_finds_the_examples() -> None:
+    """Lest the test above passes over nothing."""
+    from warmopt import second_moments, shapes, warmed
+
+    finder = doctest.DocTestFinder()
+    for module, least in ((shapes, 11), (warmed, 1), (second_moments, 1)):
+        assert sum(bool(found.examples) for found in finder.find(module)) >= least
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+def test_the_python_blocks_of_the_readme_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One after the other, as one program; `# prints` says what a line prints."""
+    code = "\n".join(blocks("README.md"))
+    exec(compile(code, "README.md", "exec"), {})
+    expected = re.findall(r"# prints (.*)", code)
+    assert len(expected) >= 2
+    assert capsys.readouterr().out.splitlines() == expected
+
+
+def test_the_commands_of_the_readme_are_targets_of_the_makefile() -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    commands = re.findall(r"^make ([a-z-]+)", (ROOT / "README.md").read_text(), re.M)
+    assert {"demo", "test"} <= set(commands) <= set(targets)
+
+
+def test_the_table_of_modes_in_the_readme_has_every_mode() -> None:
+    rows = re.findall(r"^\| `([a-z_0-9]+)` \|", (ROOT / "README.md").read_text(), re.M)
+    assert rows == list(warmopt.shapes.MODES)
+
+
+def test_every_public_name_is_documented() -> None:
+    for name in MODULES:
+        module = importlib.import_module(name)
+        assert module.__doc__
+        assert all(isinstance(public, str) for public in module.__all__)
+        for public in module.__all__:
+            value = getattr(module, public)
+            if callable(value) and getattr(value, "__module__", "") == name:
+                assert value.__doc__, f"{name}.{public}"

@@ -1,0 +1,20 @@
+"""The command line, `python -m warmopt`, also installed as `warmopt`."""
+
+import importlib.util
+import sys
+
+
+def main() -> None:
+    """Runs the command line, or tells what to install for it."""
+    if any(importlib.util.find_spec(name) is None for name in ("typer", "rich")):
+        sys.exit(
+            "The command line of warmopt needs a few more packages. Install them "
+            "with: pip install 'warmopt[cli]'"
+        )
+    from warmopt.cli import app
+
+    app(prog_name="warmopt")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The commands: `demo` trains, `preview` draws. Needs the extra `warmopt[cli]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from warmopt.plots import curve_in_terminal, save_curves
+from warmopt.schedule import Schedule
+from warmopt.shapes import MODES
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Learning rate warmup for any torch optimizer.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option(help="Where to save the picture of the curves.")
+    ] = Path("demo.png"),
+    seed: Annotated[int, typer.Option(help="Of the parameters and the batches.")] = 0,
+    updates: Annotated[int, typer.Option(min=1, help="Length of each run.")] = 400,
+) -> None:
+    """Train a small transformer with and without warmup, at the same learning rate."""
+    import torch
+
+    from warmopt.demo import LR, WARMUPS, Run, train
+
+    torch.set_num_threads(1)  # the matrices are too small to share
+    console = Console()
+    runs: dict[str, Run] = {}
+    with Progress(console=console) as bar:
+        for name, warmup in WARMUPS.items():
+            task = bar.add_task(name, total=updates)
+            runs[name] = train(
+                warmup,
+                seed,
+                updates,
+                lambda loss, task=task, name=name: bar.update(  # type: ignore[misc]
+                    task, advance=1, description=f"{name}: loss {loss:.2f}"
+                ),
+            )
+
+    title = f"Post-LN transformer, AdamW at LR {LR:g}, seed {seed}"
+    table = Table("warmup", title=title)
+    for column in ("loss at the end", "effective LR at the end", "seconds"):
+        table.add_column(column, justify="right")
+    for name, run in runs.items():
+        row = (f"{run.final_loss:.3f}", f"{run.lrs[-1]:.2g}", f"{run.seconds:.1f}")
+        table.add_row(name, *row)
+    console.print(table)
+    losses = [(name, _smoothed(run.losses)) for name, run in runs.items()]
+    lrs = [(name, run.lrs) for name, run in runs.items()]
+    save_curves(output, [("loss", losses), ("effective LR", lrs)], title)
+    console.print(f"The loss is in nats per character. The curves are in {output}.")
+
+
+def _smoothed(values: list[float], window: int = 10) -> list[float]:
+    """Mean of each value and up to `window` - 1 before it."""
+    means = []
+    for end in range(1, len(values) + 1):
+        last = values[max(0, end - window) : end]
+        means.append(sum(last) / len(last))
+    return means
+
+
+@app.command()
+def preview(
+    mode: Annotated[
+        str, typer.Option(help=f"One of {', '.join(MODES)}.", show_default=True)
+    ] = "linear",
+    steps: Annotated[
+        float | None,
+        typer.Option(help="Length in updates, or a ratio of --total-steps."),
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Length in epochs, instead of --steps.")
+    ] = None,
+    batches: Annotated[
+        int | None, typer.Option(min=1, help="Batches per epoch, for --epochs.")
+    ] = None,
+    accumulation: Annotated[
+        int, typer.Option(min=1, help="Batches per update, for --epochs.")
+    ] = 1,
+    start: Annotated[
+        float | None,
+        typer.Option(help="Factor at update 0; the mode's own if left out."),
+    ] = None,
+    offset: Annotated[
+        int, typer.Option(help="Updates at the start factor before the ramp.")
+    ] = 0,
+    total_steps: Annotated[
+        int | None, typer.Option(help="Updates of the whole run, for a ratio.")
+    ] = None,
+    beta2: Annotated[
+        float, typer.Option(min=0.0, max=0.9999999, help="For the untuned modes.")
+    ] = 0.999,
+    lr: Annotated[float, typer.Option(help="Base learning rate.")] = 1.0,
+    output: Annotated[
+        Path | None, typer.Option(help="Picture to save; the terminal if left out.")
+    ] = None,
+) -> None:
+    """Draw the factor and the effective LR of a warmup, without training."""
+    if epochs is not None:
+        if steps is not None or batches is None:
+            raise typer.BadParameter("--epochs goes with --batches, not with --steps.")
+        steps = int(epochs * batches) // accumulation
+    elif steps is not None and steps.is_integer():
+        steps = int(steps)
+    try:
+        schedule = Schedule(mode, steps, start, offset, total_steps)
+        length = schedule.steps
+        if length is None and schedule.steps_from_beta2 is not None:
+            length = schedule.steps_from_beta2(beta2)
+        length = length or 0
+        # An endless approach to 1 is cut where there is no more to be seen.
+        shown = min(schedule.last_update(length), round(5 * length) + offset)
+        shown += max(1, shown // 10)
+        factors = [
+            schedule.factor(update, length, schedule.start)
+            for update in range(1, shown + 1)
+        ]
+    except (TypeError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from error
+    title = f"{mode}, {schedule.last_update(length)} updates"
+    lrs = [lr * factor for factor in factors]
+    if output is None:
+        typer.echo(curve_in_terminal(f"LR (base {lr:g})", lrs, title))
+    else:
+        panels = [("factor", [(mode, factors)]), ("effective LR", [(mode, lrs)])]
+        save_curves(output, panels, title)
+        typer.echo(f"The curves are in {output}.")
