@@ -13,13 +13,16 @@ def stepped_at(
     optimizer: Optimizer, factors: list[float], step: Callable[[], Any]
 ) -> list[float]:
     """Runs `step` with the LR of each group x its factor; returns the LRs it used."""
-    bases = [group["lr"] for group in optimizer.param_groups]
-    for group, base, factor in zip(optimizer.param_groups, bases, factors, strict=True):
+    groups = optimizer.param_groups
+    bases = [group["lr"] for group in groups]
+    for group, base, factor in zip(groups, bases, factors, strict=True):
         group["lr"] = base * factor
-    used = [float(group["lr"]) for group in optimizer.param_groups]
+    scaled = [group["lr"] for group in groups]
+    used = [float(lr) for lr in scaled]
     step()
-    for group, base in zip(optimizer.param_groups, bases, strict=True):
-        group["lr"] = base
+    for group, base, lr, factor in zip(groups, bases, scaled, factors, strict=True):
+        written = group["lr"] is not lr  # by the optimizer, so in effective units
+        group["lr"] = group["lr"] / factor if written else base
     return used
 
 

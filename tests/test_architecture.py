@@ -13,7 +13,7 @@ PACKAGE = Path(warmopt.__file__).parent
 
 # A module may import those on lower levels only.
 LEVELS = [
-    ["shapes", "second_moments", "group_lr", "plots"],
+    ["shapes", "couplings", "group_lr", "second_moments", "plots"],
     ["schedule"],
     ["clock"],
     ["warmed"],

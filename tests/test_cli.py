@@ -78,9 +78,9 @@ def test_demo_trains_prints_a_table_and_saves_the_curves(tmp_path: Path) -> None
     arguments = ["demo", "--updates", "12", "--output", str(picture)]
     result = runner.invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    for name in ("no warmup", "linear", "cosine", "untuned_exponential", "radam"):
+    for name in ("no warmup", "linear", "cosine", "exponential", "radam"):
         assert name in result.output
-    assert "0.00036" in result.output  # 12 of 200 linear updates of 6e-3
+    assert "0.0003 " in result.output  # 12 of 200 linear updates of 5e-3
     assert size(picture) == (1440, 504)
 
 

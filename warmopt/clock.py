@@ -6,8 +6,10 @@ them, a bare optimizer ignores them, and there is no second file to forget.
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from warmopt.schedule import Schedule
@@ -45,7 +47,7 @@ class Clock:
     def is_warming(self, group: Group) -> bool:
         """Whether the group's next update is still part of its warmup."""
         if DONE not in group:
-            self.check(group, "a new param group")
+            self.check_new(group, "a new param group")
             self.enrol(group)
         return not group.get(DONE, True)
 
@@ -101,6 +103,20 @@ class Clock:
         return (
             f"{update - 1} of {last} updates done, next factor {self.factor(group):.4g}"
         )
+
+    def check_new(self, group: Group, name: str) -> None:
+        """Raises ValueError or TypeError where a group cannot be warmed."""
+        lr = group.get("lr")
+        if not isinstance(lr, (Real, Tensor)):
+            raise ValueError(
+                f"lr of {name} must be a number or a tensor, got {lr!r}. Warmup scales "
+                "it: build the optimizer with an lr."
+            )
+        self.check(group, name)
+        rehearsal = dict(group)
+        self.enrol(rehearsal)  # finds beta2, where it is needed
+        if rehearsal.get(DONE) is False:
+            self.schedule.factor(*self.read(rehearsal))  # calls a function as mode
 
     def check(self, group: Group, name: str) -> None:
         """Raises TypeError or ValueError where a key of ours holds what it may not."""

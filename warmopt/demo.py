@@ -22,7 +22,7 @@ from warmopt.warmed import Warmed
 
 __all__ = ["LR", "UPDATES", "WARMUPS", "Run", "train"]
 
-LR = 6e-3
+LR = 5e-3
 BETAS = (0.9, 0.99)
 UPDATES = 400
 CONTEXT = 32
@@ -33,7 +33,7 @@ WARMUPS: dict[str, dict[str, object]] = {
     "no warmup": {"steps": 0},
     "linear": {"steps": 200},
     "cosine": {"steps": 200, "mode": "cosine"},
-    "untuned_exponential": {"mode": "untuned_exponential"},
+    "exponential": {"steps": 200, "mode": "exponential"},
     "radam": {"mode": "radam"},
 }
 

@@ -10,13 +10,12 @@ import functools
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
-from numbers import Real
 from typing import Any
 
-from torch import Tensor
 from torch.optim import Optimizer
 
 from warmopt.clock import DONE, STATE, UPDATES, Clock, Group
+from warmopt.couplings import check_coupling
 from warmopt.group_lr import Scaled, momentum_key, restore, scale
 from warmopt.schedule import ModeLike, Schedule
 
@@ -122,12 +121,13 @@ class Warmed(Optimizer):
                 f"{type(optimizer.wrapped).__name__}. Call its rewarm() to warm again, "
                 "or wrap optimizer.wrapped."
             )
+        check_coupling(optimizer)
         schedule = Schedule(mode, steps, start, offset, total_steps)
         if momentum_start is not None:
             momentum_start = _checked_momentum(momentum_start, schedule, optimizer)
         clock = Clock(schedule, optimizer)
         for index, group in enumerate(optimizer.param_groups):
-            _check_group(clock, group, f"param group {index}")
+            clock.check_new(group, f"param group {index}")
 
         self.wrapped: Optimizer = optimizer
         self._clock = clock
@@ -231,7 +231,7 @@ class Warmed(Optimizer):
         self.wrapped.add_param_group(param_group)
         groups = self.wrapped.param_groups
         try:
-            _check_group(self._clock, groups[-1], f"param group {len(groups) - 1}")
+            self._clock.check_new(groups[-1], f"param group {len(groups) - 1}")
         except (TypeError, ValueError):
             groups.pop()
             raise
@@ -331,7 +331,11 @@ class Warmed(Optimizer):
             ValueError: A value of the warmup is not allowed, or an unfinished warmup
                 was begun with another mode. Nothing has been loaded then.
         """
-        self.wrapped.load_state_dict(state_dict)
+        if self._hooked:
+            self.wrapped.load_state_dict(state_dict)
+        else:
+            self.wrapped.load_state_dict(self._before_load(state_dict))
+            self._after_load()
 
     def __getstate__(self) -> dict[str, Any]:
         lost = ("step", "_last")  # a patch by someone else; references to groups
@@ -346,6 +350,11 @@ class Warmed(Optimizer):
 
     def _watch_loads(self) -> None:
         """Hooks the wrapped optimizer's loading, whichever of the two objects loads."""
+        # Some classes never call Optimizer.__init__, so they have nowhere for hooks:
+        # then only loading through the wrapper is checked.
+        self._hooked = hasattr(self.wrapped, "_optimizer_load_state_dict_pre_hooks")
+        if not self._hooked:
+            return
         self_ref = weakref.ref(self)  # an abandoned wrapper must not act
 
         def before(_: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any] | None:
@@ -354,8 +363,7 @@ class Warmed(Optimizer):
 
         def after(_: Optimizer) -> None:
             if (warmed := self_ref()) is not None:
-                warmed._last = None
-                warmed._enrol_groups()
+                warmed._after_load()
 
         self.wrapped.register_load_state_dict_pre_hook(before)
         self.wrapped.register_load_state_dict_post_hook(after)
@@ -364,15 +372,15 @@ class Warmed(Optimizer):
         """Checks what is ours in the state; takes what it lacks from what is live."""
         clock = self._clock
         ours = (*STATE, clock.steps_key, clock.start_key)
+        if "param_groups" not in state_dict:
+            return state_dict  # of a class with a form of its own
         saved = list(state_dict["param_groups"])
         for index, group in enumerate(saved):
             clock.check(group, f"param group {index} of the loaded state")
         bare = False
-        for index, (old, new) in enumerate(
-            zip(
-                self.wrapped.param_groups, saved, strict=False
-            )  # torch tells of a misfit
-        ):
+        live = self.wrapped.param_groups
+        # Where there are more of the one than of the other, torch will refuse.
+        for index, (old, new) in enumerate(zip(live, saved, strict=False)):
             kept = {key: old[key] for key in ours if key in old and key not in new}
             saved[index] = {**new, **kept}
             bare = bare or UPDATES in kept
@@ -384,17 +392,9 @@ class Warmed(Optimizer):
             )
         return {**state_dict, "param_groups": saved}
 
-
-def _check_group(clock: Clock, group: Group, name: str) -> None:
-    """Raises where a group cannot be warmed; only reads it."""
-    lr = group.get("lr")
-    if not isinstance(lr, (Real, Tensor)):
-        raise ValueError(
-            f"lr of {name} must be a number or a tensor, got {lr!r}. Warmup scales it: "
-            "build the optimizer with an lr."
-        )
-    clock.check(group, name)
-    clock.factor(dict(group))  # beta2 is found, where needed, and a callable works
+    def _after_load(self) -> None:
+        self._last = None
+        self._enrol_groups()
 
 
 def _checked_momentum(

@@ -1,0 +1,112 @@
+"""Optimizers for which scaling the learning rate does more, or less, than it should.
+
+Most steps are proportional to the LR. Where they are not, and it does harm, `Warmed`
+refuses or warns. Classes are known by name, so that no library has to be imported;
+their subclasses are known with them.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+from torch.optim import Optimizer
+
+__all__ = ["check_coupling"]
+
+# (pattern of the class name, what goes wrong, what to do instead)
+_REFUSED = (
+    (
+        r"^(DAdapt|Prodigy)",
+        "estimates its step size from steps that the LR is part of, so a warmup "
+        "changes the estimate",
+        "Use it unwrapped, with lr=1 and its own safeguards (growth_rate, "
+        "safeguard_warmup)",
+    ),
+    (r"^A2Grad", "never reads lr", "Use it unwrapped"),
+    (
+        r"^ApolloDQN$",
+        "sets its step from init_lr while it warms up by itself, whatever the LR",
+        "Use its own warmup",
+    ),
+)
+_WARNED = (
+    (
+        r"^SWATS$",
+        "takes a low LR for a sign that it should switch to SGD, and then switches for "
+        "good at that LR",
+        "Begin high (start=0.1 or more), or wrap Adam",
+    ),
+    (
+        r"^Lookahead$",
+        "moves to its slow weights every few steps, whatever the LR",
+        "Wrap the inner optimizer: Lookahead(Warmed(inner, ...))",
+    ),
+    (
+        r"RAdam|^Ranger",
+        "rectifies the variance of its first updates, which is a warmup, and both "
+        "factors multiply",
+        "Use it unwrapped, or wrap Adam with mode='radam'",
+    ),
+    (
+        r"^Rprop$",
+        "reads lr only to create its step sizes, so that the first factor scales them "
+        "for good",
+        "Use it unwrapped",
+    ),
+)
+
+
+def check_coupling(optimizer: Optimizer) -> None:
+    """Refuses an optimizer that a warmup would break; warns of one it may harm.
+
+    Raises:
+        ValueError: With the reason, and what to use instead.
+
+    Warns:
+        UserWarning: Likewise.
+    """
+    name = type(optimizer).__name__
+    names = [cls.__name__ for cls in type(optimizer).__mro__]
+    for pattern, harm, remedy in _REFUSED:
+        if any(re.search(pattern, known) for known in names):
+            raise ValueError(f"{name} must not be wrapped: it {harm}. {remedy}.")
+    if any(group.get("warmup", 0) for group in optimizer.param_groups):
+        raise ValueError(
+            f"{name} must not be wrapped with warmup > 0: until then it sets its step "
+            "by itself, whatever the LR. Build it with warmup=0."
+        )
+    harms = [
+        (harm, remedy)
+        for pattern, harm, remedy in _WARNED
+        if any(re.search(pattern, known) for known in names)
+    ]
+    if getattr(optimizer, "_rectify", optimizer.defaults.get("rectify", False)):
+        harms.append(
+            (
+                "rectifies the variance of its first updates, which is a warmup, and "
+                "both factors multiply",
+                "Build it with rectify=False",
+            )
+        )
+    if any("ScheduleFree" in known for known in names) and any(
+        group.get("warmup_steps", 0) for group in optimizer.param_groups
+    ):
+        harms.append(
+            (
+                "was built with warmup_steps > 0, and both factors multiply",
+                "Build it with warmup_steps=0: ours does the same",
+            )
+        )
+    built_at = getattr(optimizer, "base_lrs", [])
+    lrs = [group.get("lr") for group in optimizer.param_groups]
+    if any(base != lr for base, lr in zip(built_at, lrs, strict=False)):
+        harms.append(
+            (
+                f"bounds its steps by the LR that it was built with, {built_at}, which "
+                f"is no longer the LR, {lrs}",
+                "Build it at the full LR",
+            )
+        )
+    for harm, remedy in harms:
+        warnings.warn(f"{name} {harm}. {remedy}.", stacklevel=3)
