@@ -242,7 +242,7 @@ def test_what_cannot_be_wrapped_is_refused() -> None:
         Warmed(Warmed(sgd(), steps=10), steps=10)
     assert str(refused.value) == (
         "optimizer must not be Warmed already, got a Warmed around SGD. Call its "
-        "rewarm() to warm again, or wrap optimizer.wrapped."
+        "rewarm() to warm again."
     )
 
 
@@ -308,6 +308,18 @@ def test_a_factor_that_fails_on_the_way_stops_the_step_and_nothing_else() -> Non
     assert [group["warmup_updates"] for group in warmed.param_groups] == [5, 1]
 
 
+def test_a_rewarm_over_a_broken_group_changes_nothing() -> None:
+    warmed = Warmed(adam(), steps=10)
+    warmed.step()
+    warmed.param_groups[0]["warmup_steps"] = -1
+    before = repr(warmed.param_groups)
+    with pytest.raises(
+        ValueError, match="warmup_steps of param group 0 must be an int"
+    ):
+        warmed.rewarm(steps=5)
+    assert repr(warmed.param_groups) == before
+
+
 @pytest.mark.parametrize(
     ("entry", "kind", "message"),
     [
@@ -333,6 +345,18 @@ def test_a_factor_that_fails_on_the_way_stops_the_step_and_nothing_else() -> Non
             {"warmup_done": 1},
             TypeError,
             "warmup_done of param group 0 of the loaded state must be a bool, got 1.",
+        ),
+        (
+            {"warmup_length": None},
+            TypeError,
+            "warmup_length of param group 0 of the loaded state must be a number, got "
+            "None.",
+        ),
+        (
+            {"warmup_length": math.nan},
+            ValueError,
+            "warmup_length of param group 0 of the loaded state must be in [0, 2**53], "
+            "got nan.",
         ),
         (
             {"warmup_mode": "cosine"},

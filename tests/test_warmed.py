@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.checkpoint import state_dict as dcp
 from torch.nn import Parameter
 
 from tests.optimizers import ROWS, Row, assert_same, snapshot
@@ -243,7 +244,7 @@ def test_an_abandoned_wrapper_does_not_act() -> None:
     gone = weakref.ref(first)
     del first
     assert gone() is None
-    for key in ("warmup_updates", "warmup_done", "warmup_mode"):
+    for key in ("warmup_updates", "warmup_done", "warmup_mode", "warmup_length"):
         del optimizer.param_groups[0][key]
     second = Warmed(optimizer, steps=4)
     optimizer.load_state_dict(second.state_dict())
@@ -273,6 +274,83 @@ def test_a_copy_goes_on_alone_from_the_same_point(clone, mode) -> None:
     assert other.param_groups[0]["warmup_updates"] == 2
     other.load_state_dict(warmed.state_dict())
     assert other.param_groups[0]["warmup_updates"] == 1
+
+
+class OwnLoading(torch.optim.SGD):
+    """Loads by itself and runs no hooks, as bitsandbytes does."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        saved = copy.deepcopy(state_dict["param_groups"])
+        for group, new in zip(self.param_groups, saved, strict=True):
+            new["params"] = group["params"]
+        self.__setstate__({"state": {}, "param_groups": saved})
+
+
+def test_loading_that_runs_no_hooks_is_checked_and_completed_too() -> None:
+    warmed = Warmed(OwnLoading([Parameter(torch.zeros(1))], lr=1.0), steps=4)
+    warmed.step()
+    saved = copy.deepcopy(warmed.state_dict())
+    while not warmed.done:
+        warmed.step()
+    warmed.load_state_dict(saved)
+    assert effective(warmed, 1) == [0.5]
+    with pytest.warns(UserWarning, match="without warmup"):
+        warmed.load_state_dict(sgd()[1].state_dict())
+    assert warmed.factors == [0.75]
+    saved["param_groups"][0]["warmup_mode"] = "cosine"
+    with pytest.raises(ValueError, match="begun with, 'cosine'"):
+        warmed.load_state_dict(saved)
+
+
+def test_going_back_to_before_a_rewarm_goes_back_to_its_length() -> None:
+    warmed = Warmed(sgd()[1], steps=1000)
+    for _ in range(500):
+        warmed.step()
+    saved = copy.deepcopy(warmed.state_dict())
+    warmed.rewarm(steps=10)
+    assert warmed.factors == [0.1]
+    warmed.load_state_dict(saved)
+    assert warmed.factors == [0.501]
+
+
+@pytest.mark.parametrize("flatten", [False, True])
+def test_a_distributed_checkpoint_resumes_warmup_and_rewarm(flatten: bool) -> None:
+    """Its flattened form reads only keys that are in the live groups."""
+    options = dcp.StateDictOptions(flatten_optimizer_state_dict=flatten)
+
+    def new() -> tuple[torch.nn.Module, Warmed]:
+        model = torch.nn.Linear(2, 1)
+        return model, Warmed(torch.optim.AdamW(model.parameters()), steps=1000)
+
+    model, warmed = new()
+    for rewarm, factor in ((None, 0.006), (10, 0.6), (0, 1.0)):
+        if rewarm is not None:
+            warmed.rewarm(steps=rewarm)
+        for _ in range(5):
+            warmed.step()
+        state = dcp.get_optimizer_state_dict(model, warmed, options=options)
+        other_model, other = new()
+        dcp.set_optimizer_state_dict(other_model, other, state, options=options)
+        assert warmed.factors == other.factors == [factor]
+
+
+def test_a_pickled_or_copied_wrapped_optimizer_is_rid_of_our_hooks() -> None:
+    """Also in a class that keeps all its attributes."""
+    warmed = Warmed(KeepsAll([Parameter(torch.zeros(1))], lr=1.0), steps=4)
+    warmed.step()
+    other = pickle.loads(pickle.dumps(warmed.wrapped))
+    with pytest.warns(UserWarning, match="without warmup"):
+        copied = copy.deepcopy(warmed)
+        copied.step()
+        copied.load_state_dict(sgd()[1].state_dict())
+    assert copied.factors == [0.75]
+    other.load_state_dict(sgd()[1].state_dict())
+    assert "warmup_updates" not in other.param_groups[0]
+
+
+class KeepsAll(torch.optim.SGD):
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(vars(self))
 
 
 # --- what counts as an update -----------------------------------------------------
@@ -418,6 +496,29 @@ def test_an_lr_that_the_optimizer_writes_is_in_effective_units() -> None:
         assert warmed.param_groups[0]["lr"] == 0.5
 
 
+def test_an_lr_written_at_factor_zero_is_dropped() -> None:
+    """There is no base that it could stand for, and 0 would never end."""
+
+    class Writing(torch.optim.SGD):
+        def step(self) -> None:
+            self.param_groups[0]["lr"] = self.param_groups[0]["lr"] * 0.5
+
+    warmed = Warmed(Writing([Parameter(torch.zeros(1))], lr=1.0), steps=4, offset=1)
+    warmed.step()
+    assert warmed.param_groups[0]["lr"] == 1.0
+
+
+def test_an_lr_written_back_unchanged_is_the_base_to_the_bit() -> None:
+    class Copying(torch.optim.SGD):
+        def step(self) -> None:
+            self.param_groups[0]["lr"] = self.param_groups[0]["lr"] + 0.0
+
+    warmed = Warmed(Copying([Parameter(torch.zeros(1))], lr=0.1), steps=999)
+    for _ in range(1000):
+        warmed.step()
+    assert warmed.param_groups[0]["lr"] == 0.1
+
+
 def test_one_lr_tensor_shared_by_groups_is_scaled_once_for_each() -> None:
     params, lr = SGD.params(), torch.tensor(1.0)
     groups = [{"params": [param]} for param in params]
@@ -463,6 +564,8 @@ def effective(warmed: Warmed, updates: int) -> list[float]:
         ({"steps": 2, "mode": lambda t, n: 0.5, "start": 0.5}, [0.75, 0.75, 1.0]),
         ({"steps": 2, "mode": lambda t, n, start=0.1: start}, [0.1, 0.1, 1.0]),
         ({"steps": 2, "mode": lambda t, n, start: start * t}, [0.0, 0.0, 1.0]),
+        ({"steps": 2, "mode": lambda t, n, *, start=None: 1 - start}, [1.0, 1.0]),
+        ({"steps": 2, "mode": partial(linear, start=0.5)}, [0.75, 1.0, 1.0]),
     ],
 )
 def test_the_factor_of_each_update(options: dict, factors: list[float]) -> None:
@@ -490,7 +593,7 @@ def test_a_group_has_its_own_length_and_start() -> None:
         [0.75, 1.0, 1.5, 1.0],
         [1.0, 1.0, 1.0, 1.0],
     ]
-    assert "warmup_updates" not in warmed.param_groups[3]
+    assert warmed.param_groups[3]["warmup_updates"] == 0
 
 
 def test_a_groups_ratio_is_a_share_of_total_steps() -> None:
@@ -545,6 +648,17 @@ def test_the_momentum_warms_along(optimizer, seen: list[float]) -> None:
         assert momentum(warmed.param_groups[0]) == 0.8
         assert warmed.param_groups[0].get("betas") is base
     assert used == pytest.approx(seen)
+
+
+def test_a_momentum_never_goes_above_the_users_own() -> None:
+    param, optimizer = sgd(momentum=0.9)
+    warmed = Warmed(optimizer, steps=4, mode=lambda t, n: 1.5, momentum_start=0.8)
+    seen = []
+    warmed.register_step_pre_hook(
+        lambda inner, *_: seen.append(inner.param_groups[0]["momentum"])
+    )
+    warmed.step()
+    assert seen == [0.9]
 
 
 def test_the_untuned_modes_take_their_length_from_each_groups_beta2() -> None:
@@ -648,6 +762,36 @@ def test_repr_tells_where_the_warmup_stands() -> None:
     assert repr(warmed).startswith(head)
     warmed.rewarm(groups=[0], steps=0)
     assert repr(warmed).startswith("Warmed (\n    mode: linear\n    done\n) SGD (\n")
+
+
+def test_get_last_lr_of_a_group_not_yet_stepped_is_what_it_will_step_at() -> None:
+    warmed = Warmed(sgd()[1], steps=4)
+    warmed.step()
+    warmed.add_param_group({"params": [Parameter(torch.zeros(1))]})
+    assert warmed.get_last_lr() == [0.25, 0.25]
+
+
+def test_a_framework_handle_that_copies_our_attributes_stays_in_step() -> None:
+    """Lightning and Fabric make a subclass that copies __dict__ and forwards `step`."""
+    _, optimizer = sgd()
+    warmed = Warmed(optimizer, steps=2)
+    handle = object.__new__(type("Handle", (Warmed,), {}))
+    vars(handle).update(vars(warmed))
+    while not warmed.done:
+        warmed.step()
+    handle.rewarm(steps=4)
+    assert effective(warmed, 1) == [0.25]
+    assert handle.get_last_lr() == [0.25]
+
+
+def test_an_attribute_error_in_a_mode_is_not_masked() -> None:
+    def broken(update: float, steps: float) -> float:
+        return update.missing if update > 1 else 0.5
+
+    warmed = Warmed(sgd()[1], steps=4, mode=broken)
+    warmed.step()
+    with pytest.raises(AttributeError, match="'int' object has no attribute 'missing'"):
+        _ = warmed.factors
 
 
 # --- all else is the wrapped optimizer's ------------------------------------------

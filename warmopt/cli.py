@@ -103,7 +103,7 @@ def preview(
         int | None, typer.Option(help="Updates of the whole run, for a ratio.")
     ] = None,
     beta2: Annotated[
-        float, typer.Option(min=0.0, max=0.9999999, help="For the untuned modes.")
+        float, typer.Option(min=0.0, max=0.9999, help="For the untuned modes.")
     ] = 0.999,
     lr: Annotated[float, typer.Option(help="Base learning rate.")] = 1.0,
     output: Annotated[
@@ -114,8 +114,8 @@ def preview(
     if epochs is not None:
         if steps is not None or batches is None:
             raise typer.BadParameter("--epochs goes with --batches, not with --steps.")
-        steps = int(epochs * batches) // accumulation
-    elif steps is not None and steps.is_integer():
+        steps = epochs * batches // accumulation
+    if steps is not None and steps.is_integer():
         steps = int(steps)
     try:
         schedule = Schedule(mode, steps, start, offset, total_steps)

@@ -15,14 +15,15 @@ from torch.optim import Optimizer
 from warmopt.schedule import Schedule
 from warmopt.second_moments import beta2
 
-__all__ = ["DONE", "MODE", "STATE", "UPDATES", "Clock", "Group"]
+__all__ = ["DONE", "LENGTH", "MODE", "STATE", "UPDATES", "Clock", "Group"]
 
 Group = dict[str, Any]
 
 UPDATES = "warmup_updates"  # int: updates done
 DONE = "warmup_done"  # bool: the warmup of the group is over, for good
 MODE = "warmup_mode"  # str: name of the mode
-STATE = (UPDATES, DONE, MODE)
+LENGTH = "warmup_length"  # number of updates, from beta2 or rewarm(); 0 if from neither
+STATE = (UPDATES, DONE, MODE, LENGTH)
 
 _MOST_UPDATES = 2**53  # beyond, float64 cannot count
 
@@ -54,20 +55,28 @@ class Clock:
     def enrol(self, group: Group) -> None:
         """Starts the warmup of a checked group; leaves a clock that runs alone.
 
-        A ratio becomes a length in updates, and so does beta2 in the untuned modes. A
-        group without warmup gets no keys.
+        Where nothing at all was asked to warm, the group gets no keys.
         """
-        schedule, own = self.schedule, group.get(self.steps_key)
-        if own is None and schedule.steps_from_beta2 is not None:
-            own = schedule.steps_from_beta2(beta2(self._optimizer, group))
-        elif own is not None and 0 < own < 1:
-            own = schedule.checked_steps(self.steps_key, own)
-        if own is not None:
-            group[self.steps_key] = own
-        if group.get(self.steps_key, schedule.steps):
+        schedule, own, length = self.schedule, group.get(self.steps_key), 0.0
+        if own is not None:  # a ratio becomes updates
+            group[self.steps_key] = own = schedule.checked_steps(self.steps_key, own)
+        elif schedule.steps_from_beta2 is not None and LENGTH not in group:
+            length = schedule.steps_from_beta2(beta2(self._optimizer, group))
+        steps = length or (schedule.steps if own is None else own)
+        if steps or schedule.steps != 0:
             group.setdefault(UPDATES, 0)
-            group.setdefault(DONE, False)
+            group.setdefault(DONE, steps == 0)
             group.setdefault(MODE, schedule.mode)
+            group.setdefault(LENGTH, length)
+
+    def restart(self, group: Group, steps: float | None) -> None:
+        """Begins the warmup of a checked group anew, with a length if one is given."""
+        self.enrol(group)
+        length = group.get(LENGTH, 0) if steps is None else steps
+        again = length or group.get(self.steps_key, self.schedule.steps)
+        if steps == 0 or again:
+            new = {UPDATES: 0, DONE: steps == 0, MODE: self.schedule.mode}
+            group.update({**new, LENGTH: length})
 
     def read(self, group: Group) -> tuple[int, float, float]:
         """Returns what the factor of a warming group's next update follows from.
@@ -77,7 +86,7 @@ class Clock:
         schedule = self.schedule
         return (
             group[UPDATES] + 1,
-            group.get(self.steps_key, schedule.steps or 0),
+            group[LENGTH] or group.get(self.steps_key, schedule.steps or 0),
             group.get(self.start_key, schedule.start),
         )
 
@@ -120,22 +129,21 @@ class Clock:
 
     def check(self, group: Group, name: str) -> None:
         """Raises TypeError or ValueError where a key of ours holds what it may not."""
-        schedule, running = self.schedule, any(key in group for key in STATE)
+        schedule = self.schedule
         if self.steps_key in group:
-            steps, steps_name = group[self.steps_key], f"{self.steps_key} of {name}"
-            if not (running and isinstance(steps, float) and 1 < steps < _MOST_UPDATES):
-                schedule.checked_steps(steps_name, steps)  # radam's are not whole
+            schedule.checked_steps(f"{self.steps_key} of {name}", group[self.steps_key])
         if self.start_key in group:
             schedule.checked_start(f"{self.start_key} of {name}", group[self.start_key])
-        if not running:
+        if not any(key in group for key in STATE):
             return
-        updates, done, mode = map(group.get, STATE)
+        updates, done, mode, length = (group.get(key) for key in STATE)
         if type(updates) is not int:
             raise TypeError(f"{UPDATES} of {name} must be an int, got {updates!r}.")
-        if not 0 <= updates <= _MOST_UPDATES:
-            raise ValueError(
-                f"{UPDATES} of {name} must be in [0, 2**53], got {updates}."
-            )
+        if not isinstance(length, (int, float)) or isinstance(length, bool):
+            raise TypeError(f"{LENGTH} of {name} must be a number, got {length!r}.")
+        for key, value in ((UPDATES, updates), (LENGTH, length)):
+            if not 0 <= value <= _MOST_UPDATES:
+                raise ValueError(f"{key} of {name} must be in [0, 2**53], got {value}.")
         if type(done) is not bool:
             raise TypeError(f"{DONE} of {name} must be a bool, got {done!r}.")
         if not done and mode != schedule.mode:

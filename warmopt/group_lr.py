@@ -32,9 +32,10 @@ def restore(scaled: Scaled) -> None:
     """
     for group, key, base, value, factor in scaled:
         now = group[key]
-        if now is value:
+        same = now is value or (isinstance(now, float) and now == value)
+        if same or (key == "lr" and now is not base and not factor):
             group[key] = base
-        elif now is not base and key == "lr" and factor > 0.0:
+        elif key == "lr" and now is not base:
             group[key] = now / factor
 
 

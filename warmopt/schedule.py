@@ -131,12 +131,14 @@ def _wrong(name: str, value: Any, allowed: str) -> Exception:
     return kind(f"{name} must be {allowed}, got {value!r}.")
 
 
-def _name(function: Callable[..., float]) -> str:
-    """Name under which a callable mode is stored and recognised."""
+def _name(function: Any) -> str:
+    """Name under which a callable mode is stored and recognised in any process."""
     if isinstance(function, partial):
-        options = [repr(value) for value in function.args]
-        options += [f"{key}={value!r}" for key, value in function.keywords.items()]
+        options = [_name(value) for value in function.args]
+        options += [f"{key}={_name(value)}" for key, value in function.keywords.items()]
         return f"{_name(function.func)}({', '.join(options)})"
+    if isinstance(function, (bool, int, float, str)):
+        return repr(function)
     return str(getattr(function, "__name__", type(function).__name__))
 
 
@@ -148,7 +150,7 @@ def _default_start(function: Callable[..., float]) -> float | None:
         start = None
     if start is None:
         return None
-    return 0.0 if start.default is start.empty else float(start.default)
+    return 0.0 if start.default in (start.empty, None) else float(start.default)
 
 
 def _checked(
@@ -160,7 +162,7 @@ def _checked(
 ) -> float:
     """A user's function as a shape; refuses a factor no optimizer should see."""
     if takes_start:
-        factor = function(update, steps, start)
+        factor = function(update, steps, start=start)
     else:
         factor = start + (1.0 - start) * function(update, steps)
     # NaN fails the comparison too.

@@ -257,7 +257,6 @@ def _rectifiable(steps: float) -> int:
     return k
 
 
-@lru_cache
 def last_update(shape: Shape, steps: float) -> int:
     """First update at which `shape` is 1 for good.
 
@@ -270,6 +269,11 @@ def last_update(shape: Shape, steps: float) -> int:
     """
     if shape not in (saturating, rectified):
         return math.ceil(steps)
+    return _first_at_one(shape, steps)
+
+
+@lru_cache
+def _first_at_one(shape: Shape, steps: float) -> int:
     end = math.ceil(steps)
     while shape(end, steps) < 1.0:
         end *= 2

@@ -31,6 +31,35 @@ def _delegated(name: str) -> Any:
     )
 
 
+class _Memo:
+    """What may be forgotten; in one object, since frameworks copy our attributes."""
+
+    def __init__(self) -> None:
+        self.groups_done = -1  # how many there are, once the warmup of all is over
+        self.last: Scaled | None = None  # of the last step, for get_last_lr
+
+
+class _LoadWatch:
+    """The load hooks on the wrapped optimizer, which may be pickled with it.
+
+    They hold the wrapper weakly: an abandoned or copied one must not act.
+    """
+
+    def __init__(self, warmed: Warmed | None = None) -> None:
+        self._warmed = (lambda: None) if warmed is None else weakref.ref(warmed)
+
+    def __reduce__(self) -> tuple[type[_LoadWatch], tuple[()]]:
+        return _LoadWatch, ()
+
+    def before(self, _: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any] | None:
+        warmed = self._warmed()
+        return None if warmed is None else warmed._before_load(state_dict)
+
+    def after(self, _: Optimizer) -> None:
+        if (warmed := self._warmed()) is not None:
+            warmed._after_load()
+
+
 class Warmed(Optimizer):
     r"""Warms up the learning rate of any optimizer.
 
@@ -50,8 +79,8 @@ class Warmed(Optimizer):
     Args:
         optimizer: The optimizer to wrap. It is left as it is, but for the state of the
             warmup in its param groups (`warmup_updates`, `warmup_done`,
-            `warmup_mode`), which is saved and loaded with it. Where that state is
-            already there, from a checkpoint, the warmup goes on from it.
+            `warmup_mode`, `warmup_length`), which is saved and loaded with it. Where
+            that state is already there, from a checkpoint, the warmup goes on from it.
         steps: Length in updates: the factor of update t, counted from 1, is t / steps
             for the linear shape, so the first update is not lost and update `steps`
             runs at the full LR. A float in (0, 1) is that share of `total_steps`.
@@ -118,8 +147,7 @@ class Warmed(Optimizer):
         if isinstance(optimizer, Warmed):
             raise ValueError(
                 "optimizer must not be Warmed already, got a Warmed around "
-                f"{type(optimizer.wrapped).__name__}. Call its rewarm() to warm again, "
-                "or wrap optimizer.wrapped."
+                f"{type(optimizer.wrapped).__name__}. Call its rewarm() to warm again."
             )
         check_coupling(optimizer)
         schedule = Schedule(mode, steps, start, offset, total_steps)
@@ -132,8 +160,7 @@ class Warmed(Optimizer):
         self.wrapped: Optimizer = optimizer
         self._clock = clock
         self._momentum_start = momentum_start
-        self._last: Scaled | None = None  # of the last step, for get_last_lr
-        self._groups_done = -1  # how many there are, once all are; see _enrol_groups
+        self._memo = _Memo()
         self._enrol_groups()
         self._watch_loads()
 
@@ -147,7 +174,7 @@ class Warmed(Optimizer):
         """
         self._opt_called = True  # for the order check of torch's schedulers
         wrapped = self.wrapped
-        if self._groups_done == len(wrapped.param_groups):
+        if self._memo.groups_done == len(wrapped.param_groups):
             return wrapped.step(*args, **kwargs)
 
         scaled: Scaled = []
@@ -160,7 +187,7 @@ class Warmed(Optimizer):
             result = wrapped.step(*args, **kwargs)
         finally:
             restore(scaled)
-        self._last = scaled
+        self._memo.last = scaled
         self._count_update()
         return result
 
@@ -180,7 +207,7 @@ class Warmed(Optimizer):
                 if self._momentum_start is not None and (key := momentum_key(group)):
                     update, steps, _ = now
                     warmed = clock.schedule.factor(update, steps, self._momentum_start)
-                    scale(group, key, warmed, scaled)
+                    scale(group, key, min(warmed, 1.0), scaled)
 
     def _at_base_lr(
         self, closure: Callable[..., Any], scaled: Scaled
@@ -219,7 +246,7 @@ class Warmed(Optimizer):
 
     def _note_done(self) -> None:
         """Notes whether all groups are done, which is what ends the work of `step`."""
-        self._groups_done = len(self.wrapped.param_groups) if self.done else -1
+        self._memo.groups_done = len(self.wrapped.param_groups) if self.done else -1
 
     def add_param_group(self, param_group: Group) -> None:
         """Adds a group to the wrapped optimizer; it warms from its own first update.
@@ -228,13 +255,11 @@ class Warmed(Optimizer):
             TypeError: A value of the warmup in the group is of the wrong type.
             ValueError: Such a value is not allowed. The group is not added then.
         """
+        if isinstance(param_group, dict):
+            index = len(self.wrapped.param_groups)
+            whole = {**self.wrapped.defaults, **param_group}
+            self._clock.check_new(whole, f"param group {index}")
         self.wrapped.add_param_group(param_group)
-        groups = self.wrapped.param_groups
-        try:
-            self._clock.check_new(groups[-1], f"param group {len(groups) - 1}")
-        except (TypeError, ValueError):
-            groups.pop()
-            raise
         self._enrol_groups()
 
     def rewarm(
@@ -255,18 +280,17 @@ class Warmed(Optimizer):
             ValueError: `steps` is not allowed.
             IndexError: There is no group of that index.
         """
-        chosen = self.wrapped.param_groups
-        if groups is not None:
-            chosen = [chosen[index] for index in groups]
+        live = self.wrapped.param_groups
+        indices = range(len(live)) if groups is None else groups
+        chosen = {index: live[index] for index in indices}
         if steps is not None:
             steps = self._clock.schedule.checked_steps("steps", steps)
-        for group in chosen:
-            if steps is not None:
-                group[self._clock.steps_key] = steps
-            for key in STATE:
-                group.pop(key, None)
-        self._last = None
-        self._enrol_groups()
+        for index, group in chosen.items():
+            self._clock.check(group, f"param group {index}")
+        for group in chosen.values():
+            self._clock.restart(group, steps)
+        self._memo.last = None
+        self._note_done()
 
     # --- what users ask -----------------------------------------------------------
 
@@ -287,13 +311,14 @@ class Warmed(Optimizer):
         it is `group["lr"]` as it stands. A tensor LR gives a tensor.
         """
         groups = self.wrapped.param_groups
-        if self._groups_done == len(groups):
+        if self._memo.groups_done == len(groups):
             return [group["lr"] for group in groups]
-        if self._last is None:
-            pairs = zip(groups, self.factors, strict=True)
-            return [group["lr"] * factor for group, factor in pairs]
-        used = {id(group): lr for group, key, _, lr, _ in self._last if key == "lr"}
-        return [used.get(id(group), group["lr"]) for group in groups]
+        last = self._memo.last or ()
+        used = {id(group): lr for group, key, _, lr, _ in last if key == "lr"}
+        return [
+            used.get(id(group), group["lr"] * factor)
+            for group, factor in zip(groups, self.factors, strict=True)
+        ]
 
     def __repr__(self) -> str:
         states = list(map(self._clock.describe, self.wrapped.param_groups))
@@ -309,6 +334,8 @@ class Warmed(Optimizer):
     def __getattr__(self, name: str) -> Any:
         if name == "wrapped" or name.startswith("__"):  # while it is being unpickled
             raise AttributeError(name)
+        if hasattr(type(self), name):  # our own: let its own error come out
+            return object.__getattribute__(self, name)
         return getattr(self.wrapped, name)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -324,49 +351,34 @@ class Warmed(Optimizer):
 
         Never warms again: see `rewarm`. A bare optimizer's leaves the warmup where it
         was, with a warning. A length that you pass to `Warmed` is code and holds; one
-        that stands in a param group, by you or by `rewarm`, is loaded with the group.
+        that stands in a param group, and that of `rewarm`, is loaded with the group.
 
         Raises:
             TypeError: A value of the warmup is of the wrong type.
             ValueError: A value of the warmup is not allowed, or an unfinished warmup
                 was begun with another mode. Nothing has been loaded then.
         """
-        if self._hooked:
-            self.wrapped.load_state_dict(state_dict)
-        else:
-            self.wrapped.load_state_dict(self._before_load(state_dict))
-            self._after_load()
+        # Hooks do the same, but not every class runs them.
+        self.wrapped.load_state_dict(self._before_load(state_dict))
+        self._after_load()
 
     def __getstate__(self) -> dict[str, Any]:
-        lost = ("step", "_last")  # a patch by someone else; references to groups
+        lost = ("step", "_memo")  # a patch by someone else; references to groups
         return {key: value for key, value in vars(self).items() if key not in lost}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _last=None)
+        vars(self).update(state, _memo=_Memo())
         self._enrol_groups()
         self._watch_loads()
 
     # --- loading: checked before, completed from what is live ---------------------
 
     def _watch_loads(self) -> None:
-        """Hooks the wrapped optimizer's loading, whichever of the two objects loads."""
-        # Some classes never call Optimizer.__init__, so they have nowhere for hooks:
-        # then only loading through the wrapper is checked.
-        self._hooked = hasattr(self.wrapped, "_optimizer_load_state_dict_pre_hooks")
-        if not self._hooked:
-            return
-        self_ref = weakref.ref(self)  # an abandoned wrapper must not act
-
-        def before(_: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any] | None:
-            warmed = self_ref()
-            return None if warmed is None else warmed._before_load(state_dict)
-
-        def after(_: Optimizer) -> None:
-            if (warmed := self_ref()) is not None:
-                warmed._after_load()
-
-        self.wrapped.register_load_state_dict_pre_hook(before)
-        self.wrapped.register_load_state_dict_post_hook(after)
+        """Hooks the wrapped optimizer's loading, for when it is what loads."""
+        if hasattr(self.wrapped, "_optimizer_load_state_dict_pre_hooks"):
+            watch = _LoadWatch(self)
+            self.wrapped.register_load_state_dict_pre_hook(watch.before)
+            self.wrapped.register_load_state_dict_post_hook(watch.after)
 
     def _before_load(self, state_dict: dict[str, Any]) -> dict[str, Any]:
         """Checks what is ours in the state; takes what it lacks from what is live."""
@@ -388,12 +400,12 @@ class Warmed(Optimizer):
             warnings.warn(
                 "The loaded state is of an optimizer without warmup: the warmup goes "
                 "on from where it was. Call rewarm() to begin it anew.",
-                stacklevel=2,
+                stacklevel=3,
             )
         return {**state_dict, "param_groups": saved}
 
     def _after_load(self) -> None:
-        self._last = None
+        self._memo.last = None
         self._enrol_groups()
 
 
