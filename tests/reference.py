@@ -31,3 +31,16 @@ def lrs(optimizer: Optimizer) -> list[float]:
         float(lr) if isinstance(lr := group["lr"], Tensor) else lr
         for group in optimizer.param_groups
     ]
+
+
+def watch(optimizer: Optimizer, look: Callable[[Optimizer], Any]) -> list[Any]:
+    """Notes what `look` sees in every step; hooks would see the base LR."""
+    seen, step = [], optimizer.step
+
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        seen.append(look(optimizer))
+        return step(*args, **kwargs)
+
+    noting._wrapped_by_lr_sched = True  # what schedulers call theirs
+    optimizer.step = noting
+    return seen

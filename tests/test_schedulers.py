@@ -12,7 +12,7 @@ import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer, lr_scheduler, swa_utils
 
-from tests.reference import lrs
+from tests.reference import lrs, watch
 from warmopt import Warmed
 
 UPDATES, STEPS = 200, 50
@@ -72,10 +72,7 @@ def bare(tensor_lr: bool) -> Optimizer:
 
 def curve(optimizer: Optimizer, scheduler: Any, every: int, watched: Optimizer) -> list:
     """LRs and betas that `watched` steps at; the scheduler steps every so often."""
-    seen: list[Any] = []
-    watched.register_step_pre_hook(
-        lambda inner, *_: seen.append([lrs(inner), inner.param_groups[0]["betas"]])
-    )
+    seen = watch(watched, lambda inner: [lrs(inner), inner.param_groups[0]["betas"]])
     for update in range(1, UPDATES + 1):
         optimizer.step()
         if update % every == 0:

@@ -16,7 +16,7 @@ from torch.distributed.checkpoint import state_dict as dcp
 from torch.nn import Parameter
 
 from tests.optimizers import ROWS, Row, assert_same, snapshot
-from tests.reference import lrs, stepped_at
+from tests.reference import lrs, stepped_at, watch
 from warmopt import Warmed
 from warmopt.shapes import MODES, cosine, linear
 
@@ -339,9 +339,9 @@ def test_a_pickled_or_copied_wrapped_optimizer_is_rid_of_our_hooks() -> None:
     warmed = Warmed(KeepsAll([Parameter(torch.zeros(1))], lr=1.0), steps=4)
     warmed.step()
     other = pickle.loads(pickle.dumps(warmed.wrapped))
+    copied = copy.deepcopy(warmed)
+    copied.step()
     with pytest.warns(UserWarning, match="without warmup"):
-        copied = copy.deepcopy(warmed)
-        copied.step()
         copied.load_state_dict(sgd()[1].state_dict())
     assert copied.factors == [0.75]
     other.load_state_dict(sgd()[1].state_dict())
@@ -526,8 +526,7 @@ def test_one_lr_tensor_shared_by_groups_is_scaled_once_for_each() -> None:
     assert optimizer.param_groups[0]["lr"] is optimizer.param_groups[1]["lr"]
     optimizer.param_groups[1]["warmup_steps"] = 2
     warmed = Warmed(optimizer, steps=4)
-    used = []
-    warmed.register_step_pre_hook(lambda inner, *_: used.append(lrs(inner)))
+    used = watch(optimizer, lrs)
     for _ in range(5):
         warmed.step()
     assert used == [[0.25, 0.5], [0.5, 1.0], [0.75, 1.0], [1.0, 1.0], [1.0, 1.0]]
@@ -540,11 +539,9 @@ def test_one_lr_tensor_shared_by_groups_is_scaled_once_for_each() -> None:
 
 def effective(warmed: Warmed, updates: int) -> list[float]:
     """Effective LR of group 0 over so many steps, as the wrapped optimizer sees it."""
-    used: list[float] = []
-    handle = warmed.register_step_pre_hook(lambda inner, *_: used.append(lrs(inner)[0]))
+    used = watch(warmed.wrapped, lambda inner: lrs(inner)[0])
     for _ in range(updates):
         warmed.step()
-    handle.remove()
     return used
 
 
@@ -638,10 +635,7 @@ def test_the_momentum_warms_along(optimizer, seen: list[float]) -> None:
     def momentum(group: dict) -> float:
         return group["betas"][0] if "betas" in inner.defaults else group["momentum"]
 
-    used = []
-    warmed.register_step_pre_hook(
-        lambda inner, *_: used.append(momentum(inner.param_groups[0]))
-    )
+    used = watch(inner, lambda inner: momentum(inner.param_groups[0]))
     for _ in range(3):
         base = warmed.param_groups[0].get("betas")
         warmed.step()
@@ -651,12 +645,9 @@ def test_the_momentum_warms_along(optimizer, seen: list[float]) -> None:
 
 
 def test_a_momentum_never_goes_above_the_users_own() -> None:
-    param, optimizer = sgd(momentum=0.9)
+    _, optimizer = sgd(momentum=0.9)
     warmed = Warmed(optimizer, steps=4, mode=lambda t, n: 1.5, momentum_start=0.8)
-    seen = []
-    warmed.register_step_pre_hook(
-        lambda inner, *_: seen.append(inner.param_groups[0]["momentum"])
-    )
+    seen = watch(optimizer, lambda inner: inner.param_groups[0]["momentum"])
     warmed.step()
     assert seen == [0.9]
 
@@ -856,6 +847,53 @@ def test_hooks_and_profiler_run_once_per_step() -> None:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def test_step_hooks_see_the_base_lr_and_may_set_it() -> None:
+    """Own and global ones: an optimizer that steps the scheduler itself, say."""
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    param, optimizer = sgd()
+    warmed = Warmed(optimizer, steps=4)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 0.5**t)
+    base, saved = [], []
+
+    def before(inner: torch.optim.Optimizer, *_: Any) -> None:
+        base.append(lrs(inner)[0])
+
+    def after(inner: torch.optim.Optimizer, *_: Any) -> None:
+        saved.append(inner.state_dict()["param_groups"][0]["lr"])
+        scheduler.step()
+
+    handle = warmed.register_step_pre_hook(before)
+    global_handle = register_optimizer_step_post_hook(after)
+    for _ in range(4):
+        warmed.step()
+    handle.remove()
+    global_handle.remove()
+    assert base == saved == [1.0, 0.5, 0.25, 0.125]
+    assert param.item() == -(0.25 + 0.25 + 0.1875 + 0.125)
+    assert warmed.done
+    assert not optimizer._optimizer_step_pre_hooks
+
+
+def test_hooks_of_a_step_that_calls_its_parents_leave_the_whole_step_scaled() -> None:
+    class Child(torch.optim.SGD):
+        def step(self, closure: None = None) -> None:
+            used.append(lrs(self)[0])
+            super().step(closure)
+            used.append(lrs(self)[0])
+
+    used: list[float] = []
+    param = Parameter(torch.zeros(1))
+    param.grad = torch.ones(1)
+    warmed = Warmed(Child([param], lr=1.0), steps=4)
+    warmed.register_step_post_hook(lambda *_: None)
+    warmed.step()
+    assert used == [0.25, 0.25]
+    assert param.item() == -0.25
+    assert warmed.get_last_lr() == [0.25]
+    assert warmed.factors == [0.5]
 
 
 def test_state_dict_hooks_run_once() -> None:

@@ -103,7 +103,7 @@ def cosine(update: float, steps: float, start: float = 0.0) -> float:
         The rising half of Loshchilov & Hutter, "SGDR", 2016, eq. (5),
         https://arxiv.org/abs/1608.03983.
     """
-    return start + (1.0 - start) * (0.5 * (1.0 - math.cos(math.pi * update / steps)))
+    return start + (1.0 - start) * (0.5 * (1.0 - math.cos(math.pi * (update / steps))))
 
 
 def exponential(update: float, steps: float, start: float = 0.01) -> float:

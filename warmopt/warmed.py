@@ -13,6 +13,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch.optim import Optimizer
+from torch.optim.optimizer import (
+    _global_optimizer_post_hooks,
+    _global_optimizer_pre_hooks,
+)
 
 from warmopt.clock import DONE, STATE, UPDATES, Clock, Group
 from warmopt.couplings import check_coupling
@@ -183,11 +187,14 @@ class Warmed(Optimizer):
         elif callable(kwargs.get("closure")):
             kwargs["closure"] = self._at_base_lr(kwargs["closure"], scaled)
         try:
-            self._scale_groups(scaled)
-            result = wrapped.step(*args, **kwargs)
+            if _has_step_hooks(wrapped):
+                result = self._step_inside_hooks(args, kwargs, scaled)
+            else:
+                self._scale_groups(scaled)
+                result = wrapped.step(*args, **kwargs)
         finally:
             restore(scaled)
-        self._memo.last = scaled
+        self._memo.last = scaled or self._memo.last
         self._count_update()
         return result
 
@@ -208,6 +215,42 @@ class Warmed(Optimizer):
                     update, steps, _ = now
                     warmed = clock.schedule.factor(update, steps, self._momentum_start)
                     scale(group, key, min(warmed, 1.0), scaled)
+
+    def _step_inside_hooks(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], scaled: Scaled
+    ) -> Any:
+        """The step where it has hooks, which are user code: they run at the base LR.
+
+        So the LR is scaled by the last hook before the step, and put back by the first
+        one after it. A class whose step calls that of its parent runs its hooks twice.
+        """
+        wrapped, depth = self.wrapped, 0
+
+        def enter(*_: Any) -> None:
+            nonlocal depth
+            depth += 1
+            if depth == 1:
+                self._scale_groups(scaled)
+
+        def leave(*_: Any) -> None:
+            nonlocal depth
+            depth -= 1
+            if depth == 0:
+                restore(scaled)
+                self._memo.last = scaled[:]
+                scaled.clear()
+
+        handles = (
+            wrapped.register_step_pre_hook(enter),
+            wrapped.register_step_post_hook(leave),
+        )
+        # torch lets only other kinds of hooks be prepended.
+        wrapped._optimizer_step_post_hooks.move_to_end(handles[1].id, last=False)  # type: ignore[attr-defined]
+        try:
+            return wrapped.step(*args, **kwargs)
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _at_base_lr(
         self, closure: Callable[..., Any], scaled: Scaled
@@ -407,6 +450,17 @@ class Warmed(Optimizer):
     def _after_load(self) -> None:
         self._memo.last = None
         self._enrol_groups()
+
+
+def _has_step_hooks(optimizer: Optimizer) -> bool:
+    """Whether anyone hooks its step; no class without a place for hooks is hooked."""
+    own = getattr(optimizer, "_optimizer_step_pre_hooks", None)
+    return own is not None and bool(
+        own
+        or optimizer._optimizer_step_post_hooks
+        or _global_optimizer_pre_hooks
+        or _global_optimizer_post_hooks
+    )
 
 
 def _checked_momentum(
