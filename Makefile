@@ -35,5 +35,5 @@ clean:
 .venv/installed-%: pyproject.toml constraints.txt tests/no-deps.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
-	if [ $* = test ]; then $(BIN)/python -m pip install --quiet --no-deps --requirement tests/no-deps.txt; fi
+	[ $* != test ] || $(BIN)/python -m pip install --quiet --no-deps --requirement tests/no-deps.txt
 	touch $@
