@@ -1,0 +1,79 @@
+"""Writes coming-from.md from the table of peers: python -m docs.coming_from."""
+
+from itertools import groupby
+from pathlib import Path
+
+from tests.peers import ROWS, Row
+
+PAGE = Path(__file__).parent / "coming-from.md"
+
+HEAD = """\
+# Coming from another library
+
+For each line that you write there, the line to write here: it gives the same learning
+rate at every update of the warmup, and where it does not, the note says so. The tests
+run our lines against the formula of each peer, and against the peer itself where it is
+marked with ✓. This page is made from the table in `tests/peers.py`, by
+`python -m docs.coming_from`.
+
+In the lines, `n` is the length that you ask the peer for, in updates; `lr` the learning
+rate of the optimizer; `total` the updates of the whole run.
+
+A warmup over n updates is counted in five ways; t = 1 is the first update. `offset` is
+how many updates run at `start`, which is 0 unless given, before the ramp.
+
+| factor of update t | here | where |
+|---|---|---|
+| t / n | `steps=n` | here, pytorch_warmup, schedule_free, torchtitan |
+| (t - 1) / n | `steps=n, offset=1` | transformers, timm, most others |
+| (t - 1) / (n - 1) | `steps=n - 1, offset=1` | Lightning Bolts, Ignite, MMEngine |
+| t / (n + 1) | `steps=n + 1` | HeavyBall, nanoGPT |
+| (t - 2) / n | `steps=n, offset=2` | DeepSpeed, kozistr |
+
+The second and third spend one update at LR 0, and the fifth two, unless there is a
+start. Adam's averages are filled by them, but no weight moves. To make use of them,
+leave `offset` out.
+
+Many peers are warmup and decay in one. Here the decay is a scheduler of its own, which
+counts from the first update; the last section shows how to keep theirs.
+"""
+
+TAIL = """\
+## Their decay
+
+The linear schedule of transformers, warmup and decay, to the last bit:
+
+```python
+optimizer = Warmed(optimizer, steps=n, offset=1)
+scheduler = LambdaLR(optimizer, lambda i: min(1.0, (total - i) / (total - n)))
+```
+
+## A scheduler called once an epoch
+
+It makes a staircase of updates. A peer of the second kind, asked for n epochs of `k`
+updates each:
+
+```python
+mode = partial(staircase, levels=n)
+optimizer = Warmed(optimizer, steps=n * k, offset=k, mode=mode)
+```
+"""
+
+
+def line(row: Row) -> str:
+    """A row of a peer's table."""
+    ran = " ✓" if row.run else ""
+    return f"| `{row.theirs}`{ran} | `Warmed(optimizer, {row.ours})` | {row.note} |"
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for peer, rows in groupby(ROWS, key=lambda row: row.peer):
+        table = ["| there | here | note |", "|---|---|---|", *map(line, rows)]
+        parts.append("\n".join([f"## {peer}", "", *table, ""]))
+    return "\n".join([*parts, TAIL])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
