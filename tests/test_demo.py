@@ -28,6 +28,6 @@ def test_only_the_warmed_runs_learn_more_than_letter_frequencies(seed: int) -> N
     for name, warmup in WARMUPS.items():
         loss = train(warmup, seed).final_loss
         if name == "no warmup":
-            assert abs(loss - entropy) < 0.1
+            assert abs(loss - entropy) < 0.15
         else:
             assert loss < entropy - 0.5, name
