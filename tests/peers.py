@@ -344,19 +344,16 @@ ROWS: list[Row] = [
             f"get_wsd_schedule(optimizer, n, decay, total{theirs}{there})",
             f"steps=n, offset=1{ours}{here}",
             lambda t, n, shape=shape, start=start: shaped(t, n, shape, start),
-            ulps=ulps,
-            run_ulps=ulps,
-            because=_LAST_PLACE if ulps else "",
             note=note,
         )
         for start, there, here, note in (
             (0.0, "", "", ""),
             (0.1, ", min_lr_ratio=0.1", ", start=0.1", "It lifts the start too."),
         )
-        for theirs, ours, shape, ulps in (
-            ("", "", lambda progress: progress, 0),
-            (', warmup_type="cosine"', ', mode="cosine"', half_cosine, 32),
-            (', warmup_type="1-sqrt"', ', mode="one_minus_sqrt"', one_minus_sqrt, 0),
+        for theirs, ours, shape in (
+            ("", "", lambda progress: progress),
+            (', warmup_type="cosine"', ', mode="cosine"', half_cosine),
+            (', warmup_type="1-sqrt"', ', mode="one_minus_sqrt"', one_minus_sqrt),
         )
     ),
     _TRANSFORMERS(

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from docs.coming_from import PAGE, page
 from tests.peers import LR, ROWS, Row, build
+from tests.reference import watch
 from warmopt import Warmed
 from warmopt.schedule import Schedule
 from warmopt.shapes import staircase
@@ -28,11 +29,8 @@ def name(value: Row | int) -> str:
 
 def used_by(optimizer: Any, updates: int, scheduler: Any = None) -> list[float]:
     """LRs that the wrapped step saw."""
-    used: list[float] = []
     inner = getattr(optimizer, "wrapped", optimizer)
-    inner.register_step_pre_hook(
-        lambda inner, *_: used.append(inner.param_groups[0]["lr"])
-    )
+    used = watch(inner, lambda inner: inner.param_groups[0]["lr"])
     for _ in range(updates):
         optimizer.step()
         if scheduler is not None:

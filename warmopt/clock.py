@@ -96,12 +96,14 @@ class Clock:
             self.schedule.factor(*self.read(group)) if self.is_warming(group) else 1.0
         )
 
-    def count(self, group: Group) -> None:
-        """Counts an update of a warming group, and ends its warmup with the last."""
+    def count(self, group: Group) -> bool:
+        """Counts an update of a warming group; says whether its warmup is over now."""
         update, steps, _ = self.read(group)
         group[UPDATES] = update
-        if update >= steps:
-            group[DONE] = update >= self.schedule.last_update(steps)
+        if update < steps or update < self.schedule.last_update(steps):
+            return False
+        group[DONE] = True
+        return True
 
     def describe(self, group: Group) -> str:
         """Where the group stands, in words."""

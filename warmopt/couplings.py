@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import warnings
+from typing import Any
 
 from torch.optim import Optimizer
 
-__all__ = ["check_coupling"]
+__all__ = ["check_coupling", "check_first_lr"]
 
 # (pattern of the class name, what goes wrong, what to do instead)
 _REFUSED = (
@@ -110,3 +111,25 @@ def check_coupling(optimizer: Optimizer) -> None:
         )
     for harm, remedy in harms:
         warnings.warn(f"{name} {harm}. {remedy}.", stacklevel=3)
+
+
+def check_first_lr(optimizer: Optimizer, group: dict[str, Any]) -> None:
+    """Warns where a fresh run begins below the LR that its scheduler starts from.
+
+    Then the scheduler warms up as well. It cannot be told of those that set
+    `initial_lr` itself low (OneCycleLR, CyclicLR). LR 0 is not looked at, since
+    torch.distributed.checkpoint steps at it; nor are runs that go on.
+
+    Warns:
+        UserWarning: With both LRs, and what to do.
+    """
+    lr, initial = group["lr"], group.get("initial_lr")
+    if not (isinstance(lr, float) and isinstance(initial, float)) or optimizer.state:
+        return
+    if 0.0 < lr < initial:
+        warnings.warn(
+            f"The first update runs at LR {lr:g}, below the initial_lr {initial:g} "
+            "that a scheduler has set, and the warmup lowers it further. If the "
+            "scheduler warms up too, let only one of them do it.",
+            stacklevel=4,
+        )

@@ -19,7 +19,7 @@ from torch.optim.optimizer import (
 )
 
 from warmopt.clock import DONE, STATE, UPDATES, Clock, Group
-from warmopt.couplings import check_coupling
+from warmopt.couplings import check_coupling, check_first_lr
 from warmopt.group_lr import Scaled, momentum_key, restore, scale
 from warmopt.schedule import ModeLike, Schedule
 
@@ -210,6 +210,8 @@ class Warmed(Optimizer):
                 now = clock.read(group)
                 if now != seen:  # groups that began together share one factor
                     seen, factor = now, clock.schedule.factor(*now)
+                    if now[0] == 1:
+                        check_first_lr(self.wrapped, group)
                 scale(group, "lr", factor, scaled)
                 if self._momentum_start is not None and (key := momentum_key(group)):
                     update, steps, _ = now
@@ -276,9 +278,9 @@ class Warmed(Optimizer):
             if group.get(DONE) is False and group["lr"] != 0:
                 for param in group["params"]:
                     if param.requires_grad:
-                        self._clock.count(group)
+                        if self._clock.count(group):
+                            self._note_done()
                         break
-        self._note_done()
 
     # --- groups -------------------------------------------------------------------
 
