@@ -52,3 +52,25 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
                 f"{item.name}: expected {message!r}, got {error!r}"
             )
         raise
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints over how many optimizers and conventions of peers the tests ran."""
+    reports = [
+        report.nodeid.rpartition("::")[2].partition("[")
+        for outcome in ("passed", "xfailed", "failed")
+        for report in terminalreporter.getreports(outcome)
+    ]
+    cases = [
+        contract
+        for contract, _, parameters in reports
+        if any(parameters.rstrip("]").startswith(name) for name in ROWS)
+        or contract == "test_it_does_what_the_bare_optimizer_does"
+    ]
+    peers = sum(
+        "of_the_peer" in name or "the_peer_itself" in name for name, *_ in reports
+    )
+    terminalreporter.write_line(
+        f"{len(ROWS)} optimizers x {len(set(cases))} contracts: {len(cases)} cases; "
+        f"conventions of peers x lengths: {peers} cases"
+    )

@@ -89,7 +89,7 @@ class Row:
     def set_grads(self, params: list[Parameter], update: int) -> None:
         generator = torch.Generator().manual_seed(update)
         for param in params:
-            grad = torch.randn(param.shape, generator=generator).to(param.dtype)
+            grad = torch.randn(param.shape, generator=generator).to(param)
             if self.graph and param.requires_grad:
                 with torch.enable_grad():
                     loss = (param * grad).square().sum()

@@ -308,6 +308,43 @@ def test_a_factor_that_fails_on_the_way_stops_the_step_and_nothing_else() -> Non
     assert [group["warmup_updates"] for group in warmed.param_groups] == [5, 1]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        (
+            {"steps": -1},
+            ValueError,
+            "steps must be an int of updates, >= 0, or a ratio in (0, 1), got -1.",
+        ),
+        (
+            {"steps": "x"},
+            TypeError,
+            "steps must be an int of updates, >= 0, or a ratio in (0, 1), got 'x'.",
+        ),
+        (
+            {"groups": [0, 1]},
+            IndexError,
+            "groups must be indices of the 1 param groups, got 1.",
+        ),
+        (
+            {"steps": 5, "groups": ["head"]},
+            IndexError,
+            "groups must be indices of the 1 param groups, got 'head'.",
+        ),
+    ],
+)
+def test_a_wrong_rewarm_is_refused_and_changes_nothing(
+    arguments: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    warmed = Warmed(sgd(), steps=10)
+    warmed.step()
+    before = repr(warmed)
+    with pytest.raises(kind) as refused:
+        warmed.rewarm(**arguments)
+    assert str(refused.value) == message
+    assert repr(warmed) == before
+
+
 def test_a_rewarm_over_a_broken_group_changes_nothing() -> None:
     warmed = Warmed(adam(), steps=10)
     warmed.step()

@@ -716,15 +716,6 @@ def test_rewarm_starts_a_warmup_where_there_was_none() -> None:
     assert effective(warmed, 2) == [0.25, 0.5]
 
 
-def test_a_refused_rewarm_changes_nothing() -> None:
-    warmed = Warmed(sgd()[1], steps=4)
-    warmed.step()
-    for bad, error in (({"steps": -1}, ValueError), ({"groups": [1]}, IndexError)):
-        with pytest.raises(error):
-            warmed.rewarm(**bad)
-        assert warmed.factors == [0.5]
-
-
 def test_get_last_lr_is_what_the_step_used() -> None:
     _, optimizer = sgd(lr=2.0)
     warmed = Warmed(optimizer, steps=4)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch.optim import Optimizer
@@ -308,7 +308,7 @@ class Warmed(Optimizer):
         self._enrol_groups()
 
     def rewarm(
-        self, steps: float | None = None, groups: Iterable[int] | None = None
+        self, steps: float | None = None, groups: Sequence[int] | None = None
     ) -> None:
         """Warms up again, from the next update on.
 
@@ -321,13 +321,20 @@ class Warmed(Optimizer):
             groups: Indices into `param_groups`. By default all.
 
         Raises:
-            TypeError: `steps` or an index is of the wrong type.
+            TypeError: `steps` is of the wrong type.
             ValueError: `steps` is not allowed.
-            IndexError: There is no group of that index.
+            IndexError: There is no such group. Nothing is changed by any of these.
         """
         live = self.wrapped.param_groups
-        indices = range(len(live)) if groups is None else groups
-        chosen = {index: live[index] for index in indices}
+        chosen = dict(enumerate(live))
+        if groups is not None:
+            allowed = range(-len(live), len(live))
+            if wrong := [index for index in groups if index not in allowed]:
+                raise IndexError(
+                    f"groups must be indices of the {len(live)} param groups, got "
+                    f"{wrong[0]!r}."
+                )
+            chosen = {index: live[index] for index in groups}
         if steps is not None:
             steps = self._clock.schedule.checked_steps("steps", steps)
         for index, group in chosen.items():
