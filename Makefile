@@ -19,7 +19,7 @@ test: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --cov --numprocesses auto --dist loadfile -rxs
+	$(BIN)/python -m pytest --cov --numprocesses auto --dist loadgroup -rxs
 
 test-long: .venv/installed-test
 	$(BIN)/python -m pytest -m long

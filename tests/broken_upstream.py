@@ -41,6 +41,6 @@ BROKEN_UPSTREAM: dict[str, str] = {
     **{
         f"{SAVED}[pytorch_optimizer.{name}-{cut}-": UNSAFE
         for name in ("AdaShift", "Conda", "ScalableShampoo")
-        for cut in (2, 5, 7)
+        for cut in (2, 5)
     },
 }

@@ -20,6 +20,8 @@ from torch.optim import Optimizer
 from tests.optimizers import ROWS, Row, assert_same, snapshot
 from tests.reference import stepped_at
 
+pytestmark = pytest.mark.xdist_group("kinds")  # they are counted in one process
+
 Step = Callable[[Row, Optimizer, list[Parameter], int], None]
 
 
