@@ -201,6 +201,7 @@ UNBUILDABLE = {
     "FriendlySAM": "a base optimizer",
     "GSAM": "a base optimizer and a model",
     "LOMO": "a model; it has no step()",
+    "LoRARite": "pairs of LoRA factors; others it cannot step",
     "LookSAM": "a base optimizer",
     "OrthoGrad": "a base optimizer",
     "PCGrad": "a base optimizer",

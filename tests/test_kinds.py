@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -98,7 +99,9 @@ def outcome(
     params = row.params()
     change(params)
     try:
-        return run(row, params, stepper)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch tells some things only once
+            return run(row, params, stepper)
     except Exception as error:
         return [type(error).__name__, str(error)]
 
