@@ -112,8 +112,9 @@ def test_an_exception_leaves_lr_and_count_as_they_were(row: Row, where: str) -> 
     assert_same(snapshot(expected, expected_params), snapshot(warmed, params))
 
 
-@pytest.mark.parametrize("through", ["warmed", "wrapped"])
-@pytest.mark.parametrize("joins", [2, 7], ids=["while_warming", "when_done"])
+@pytest.mark.parametrize(
+    ("joins", "through"), [(2, "warmed"), (2, "wrapped"), (7, "wrapped")]
+)
 def test_a_late_group_warms_on_its_own_clock(
     multi_group_row: Row, joins: int, through: str
 ) -> None:
@@ -140,8 +141,9 @@ def test_a_late_group_warms_on_its_own_clock(
 # --- saved and loaded -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loader", ["warmed", "wrapped"])
-@pytest.mark.parametrize("cut", [0, 2, 5])
+@pytest.mark.parametrize(
+    ("cut", "loader"), [(0, "warmed"), (2, "warmed"), (2, "wrapped"), (5, "warmed")]
+)
 def test_a_run_saved_and_loaded_goes_on_bit_equal(
     row: Row, cut: int, loader: str, tmp_path: Path
 ) -> None:
