@@ -70,6 +70,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     peers = sum(
         "of_the_peer" in name or "the_peer_itself" in name for name, *_ in reports
     )
+    if not (cases or peers):
+        return
     terminalreporter.write_line(
         f"{len(ROWS)} optimizers x {len(set(cases))} contracts: {len(cases)} cases; "
         f"conventions of peers x lengths: {peers} cases"
