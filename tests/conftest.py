@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import torch
 
@@ -9,6 +10,9 @@ from tests.broken_upstream import BROKEN_UPSTREAM
 from tests.optimizers import ROWS, Row
 
 torch.set_num_threads(1)  # the tensors are tiny
+# The same examples in every run, however slow the machine.
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)
