@@ -131,7 +131,19 @@ def quiet() -> Iterator[None]:
         yield
 
 
-RECTIFIES = "rectifies the variance"
+# Pattern of the class name -> text of the warning that wrapping it gives.
+WARNINGS = {
+    r"RAdam|^Ranger": "rectifies the variance",
+    r"^SWATS$": "switches for good",
+    r"^Rprop$": "create its step sizes",
+    r"^Lookahead$": "slow weights",
+}
+
+
+def _warning_of(name: str) -> str:
+    return next(
+        (text for known, text in WARNINGS.items() if re.search(known, name)), ""
+    )
 
 
 def _torch_rows() -> Iterator[Row]:
@@ -153,7 +165,7 @@ def _torch_rows() -> Iterator[Row]:
         row = partial(
             Row,
             make=cls,
-            warns={"radam": RECTIFIES, "rprop": "create its step sizes"}.get(name, ""),
+            warns=_warning_of(cls.__name__),
         )
         yield row(f"{name}-loop", options={"foreach": False})
         yield row(f"{name}-foreach", options={"foreach": True})
@@ -215,30 +227,21 @@ UNBUILDABLE = {
 
 
 def _row(library: str, name: str, cls: Any) -> Row:
-    row = partial(Row, f"{library}.{name}", make=cls, lr=None)
+    warns = _warning_of(name)
+    row = partial(Row, f"{library}.{name}", make=cls, lr=None, warns=warns)
     if re.search("^(Ada)?Muon|^AdaGO|^NorMuon", name):
         return row(group_options={"use_muon": True})
     if name in ("AdaHessian", "Adahessian", "SophiaH"):
         return row(graph=True)
     if name == "Lookahead":
-        return row(make=partial(_lookahead, cls), warns="slow weights")
+        return row(make=partial(_lookahead, cls))
     if library == "pytorch_optimizer" and name == "ASGD":
         return row(writes_lr=True)
     if name == "LBFGS":
         return row(closure=True, one_group=True)
     if name == "Adafactor":  # by default it ignores the LR
         return row(options={"relative_step": False}, lr=1e-3)
-    return row(
-        warns=(
-            RECTIFIES
-            if re.search("RAdam|^Ranger", name)
-            else "switches for good"
-            if name == "SWATS"
-            else "create its step sizes"
-            if name == "Rprop"
-            else ""
-        )
-    )
+    return row()
 
 
 def _third_party_rows() -> Iterator[Row]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
-import subprocess
 import sys
 from pathlib import Path
 
 import warmopt
+from tests.processes import run_python
 
 PACKAGE = Path(warmopt.__file__).parent
 
@@ -63,16 +63,9 @@ def test_shapes_are_pure_of_torch() -> None:
         assert "torch" not in {name.split(".")[0] for name in imported(module)}
 
 
-def run(code: str, *options: str) -> str:
-    command = [sys.executable, *options, "-c", code]
-    return subprocess.run(
-        command, check=True, capture_output=True, text=True
-    ).stdout.strip()
-
-
 def test_importing_adds_nothing_beyond_torch() -> None:
     """And works where warnings are errors."""
-    added = run(
+    added = run_python(
         "import sys, torch; before = set(sys.modules); import warmopt; "
         "print(sorted({name.split('.')[0] for name in set(sys.modules) - before}))",
         "-W",
@@ -85,7 +78,7 @@ def test_importing_takes_no_longer_than_torch() -> None:
     """Less than 1.1 x `import torch`: what comes after it is a tenth at the most."""
     shares = []
     for _ in range(3):
-        torch_s, warmopt_s = run(
+        torch_s, warmopt_s = run_python(
             "import time; a = time.perf_counter(); import torch; "
             "b = time.perf_counter(); import warmopt; c = time.perf_counter(); "
             "print(b - a, c - b)"

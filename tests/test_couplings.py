@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import warnings
 
 import pytest
@@ -15,6 +13,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from tests.optimizers import REFUSED, UNBUILDABLE, Row, quiet
+from tests.processes import run_python
 from tests.reference import stepped_at
 from warmopt import Warmed
 
@@ -367,10 +366,5 @@ def test_a_copied_lookahead_poisons_its_class() -> None:
         "try: new().step()\n"
         "except AttributeError as error: print(error)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert "no attribute '_optimizer_step_pre_hooks'" in done.stdout
+    printed = run_python(code, "-W", "ignore")
+    assert "no attribute '_optimizer_step_pre_hooks'" in printed

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import run_python
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -50,13 +52,7 @@ def test_the_wheel_works_without_the_repository(dist: Path, tmp_path: Path) -> N
         "print(warmopt.Warmed(torch.optim.SGD([w], lr=1.0), steps=4).factors, "
         "warmopt.__file__)"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    factors, file = done.stdout.rsplit(maxsplit=1)
+    printed = run_python(code, "-W", "error", cwd=tmp_path)
+    factors, file = printed.rsplit(maxsplit=1)
     assert factors == "[0.25]"
     assert Path(file).is_relative_to(site)

@@ -7,17 +7,15 @@ them, a bare optimizer ignores them, and there is no second file to forget.
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
+from warmopt.group_lr import Group
 from warmopt.schedule import Schedule
 from warmopt.second_moments import beta2
 
-__all__ = ["DONE", "LENGTH", "MODE", "STATE", "UPDATES", "Clock", "Group"]
-
-Group = dict[str, Any]
+__all__ = ["DONE", "LENGTH", "MODE", "STATE", "UPDATES", "Clock"]
 
 UPDATES = "warmup_updates"  # int: updates done
 DONE = "warmup_done"  # bool: the warmup of the group is over, for good

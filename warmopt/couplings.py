@@ -15,6 +15,11 @@ from torch.optim import Optimizer
 
 __all__ = ["check_coupling", "check_first_lr"]
 
+_RECTIFIES = (
+    "rectifies the variance of its first updates, which is a warmup, and both factors "
+    "multiply"
+)
+
 # (pattern of the class name, what goes wrong, what to do instead)
 _REFUSED = (
     (
@@ -45,8 +50,7 @@ _WARNED = (
     ),
     (
         r"RAdam|^Ranger",
-        "rectifies the variance of its first updates, which is a warmup, and both "
-        "factors multiply",
+        _RECTIFIES,
         "Use it unwrapped, or wrap Adam with mode='radam'",
     ),
     (
@@ -83,13 +87,7 @@ def check_coupling(optimizer: Optimizer) -> None:
         if any(re.search(pattern, known) for known in names)
     ]
     if getattr(optimizer, "_rectify", optimizer.defaults.get("rectify", False)):
-        harms.append(
-            (
-                "rectifies the variance of its first updates, which is a warmup, and "
-                "both factors multiply",
-                "Build it with rectify=False",
-            )
-        )
+        harms.append((_RECTIFIES, "Build it with rectify=False"))
     if any("ScheduleFree" in known for known in names) and any(
         group.get("warmup_steps", 0) for group in optimizer.param_groups
     ):

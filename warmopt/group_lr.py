@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Scaled", "momentum_key", "restore", "scale"]
+__all__ = ["Group", "Scaled", "momentum_key", "restore", "scale"]
 
 Group = dict[str, Any]
 Scaled = list[tuple[Group, str, Any, Any, float]]

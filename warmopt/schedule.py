@@ -109,25 +109,24 @@ class Schedule:
 
     def checked_start(self, name: str, start: Any) -> float:
         """Returns a start factor as a float; `name` is for errors."""
-        allowed = "a finite number >= 0"
-        if not isinstance(start, Real) or isinstance(start, bool):
-            raise _wrong(name, start, allowed)
-        value = float(start)
-        if not 0.0 <= value < math.inf:
-            raise _wrong(name, start, allowed)
-        if value == 0.0 and self.shape is exponential:
+        if not (_is_number(start) and 0.0 <= float(start) < math.inf):
+            raise _wrong(name, start, "a finite number >= 0")
+        if start == 0.0 and self.shape is exponential:
             raise _wrong(name, start, "> 0 with mode='exponential'")
-        return value
+        return float(start)
 
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def _wrong(name: str, value: Any, allowed: str) -> Exception:
     """The error for a value of the wrong type, or of the right type but not allowed."""
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    kind = ValueError if number else TypeError
+    kind = ValueError if _is_number(value) else TypeError
     return kind(f"{name} must be {allowed}, got {value!r}.")
 
 

@@ -18,9 +18,9 @@ from torch.optim.optimizer import (
     _global_optimizer_pre_hooks,
 )
 
-from warmopt.clock import DONE, STATE, UPDATES, Clock, Group
+from warmopt.clock import DONE, STATE, UPDATES, Clock
 from warmopt.couplings import check_coupling, check_first_lr
-from warmopt.group_lr import Scaled, momentum_key, restore, scale
+from warmopt.group_lr import Group, Scaled, momentum_key, restore, scale
 from warmopt.schedule import ModeLike, Schedule
 
 __all__ = ["Warmed"]
@@ -40,7 +40,7 @@ class _Memo:
 
     def __init__(self) -> None:
         self.groups_done = -1  # how many there are, once the warmup of all is over
-        self.last: Scaled | None = None  # of the last step, for get_last_lr
+        self.last: Scaled = []  # of the last step, for get_last_lr
 
 
 class _LoadWatch:
@@ -341,7 +341,7 @@ class Warmed(Optimizer):
             self._clock.check(group, f"param group {index}")
         for group in chosen.values():
             self._clock.restart(group, steps)
-        self._memo.last = None
+        self._memo.last = []
         self._note_done()
 
     # --- what users ask -----------------------------------------------------------
@@ -365,8 +365,8 @@ class Warmed(Optimizer):
         groups = self.wrapped.param_groups
         if self._memo.groups_done == len(groups):
             return [group["lr"] for group in groups]
-        last = self._memo.last or ()
-        used = {id(group): lr for group, key, _, lr, _ in last if key == "lr"}
+        scaled = self._memo.last
+        used = {id(group): lr for group, key, _, lr, _ in scaled if key == "lr"}
         return [
             used.get(id(group), group["lr"] * factor)
             for group, factor in zip(groups, self.factors, strict=True)
@@ -457,7 +457,7 @@ class Warmed(Optimizer):
         return {**state_dict, "param_groups": saved}
 
     def _after_load(self) -> None:
-        self._memo.last = None
+        self._memo.last = []
         self._enrol_groups()
 
 
