@@ -17,18 +17,17 @@ from torch.optim import Optimizer
 
 from warmopt.group_lr import Group
 from warmopt.on_device import factor_table, like_lr
-from warmopt.schedule import Schedule
+from warmopt.schedule import MOST_UPDATES, Schedule
 from warmopt.second_moments import beta2
 
 __all__ = ["DONE", "LENGTH", "MODE", "STATE", "UPDATES", "Clock", "Ramp"]
 
-UPDATES = "warmup_updates"  # int, or a tensor as the LR is one: updates done
+# The first two are tensors where the LR is one.
+UPDATES = "warmup_updates"  # int: updates done
 DONE = "warmup_done"  # bool: the warmup of the group is over, for good
 MODE = "warmup_mode"  # str: name of the mode
 LENGTH = "warmup_length"  # number of updates, from beta2 or rewarm(); 0 if from neither
 STATE = (UPDATES, DONE, MODE, LENGTH)
-
-_MOST_UPDATES = 2**53  # beyond, float64 cannot count
 
 
 class Ramp(NamedTuple):
@@ -80,7 +79,7 @@ class Clock:
             group[self.steps_key] = own = schedule.checked_steps(self.steps_key, own)
         elif schedule.steps_from_beta2 is not None and LENGTH not in group:
             length = schedule.steps_from_beta2(beta2(self._optimizer, group))
-        steps = length or (schedule.steps if own is None else own)
+        steps: Any = length or (schedule.steps if own is None else own)
         if steps or schedule.steps != 0 or UPDATES in group:
             group.setdefault(UPDATES, 0)
             group.setdefault(DONE, steps == 0)
@@ -88,8 +87,10 @@ class Clock:
             group.setdefault(LENGTH, length)
             group[UPDATES] = like_lr(group[UPDATES], group["lr"])
             if not group[DONE]:
-                update, *ramp = self.read(group)
-                group[DONE] = update > schedule.last_update(ramp[0])
+                update, steps, _ = self.read(group)
+                if update > schedule.last_update(steps):
+                    group[DONE] = True
+            group[DONE] = like_lr(group[DONE], group["lr"])
 
     def restart(self, group: Group, steps: float | None) -> None:
         """Begins the warmup of a checked group anew, with a length if one is given."""
@@ -173,18 +174,16 @@ class Clock:
             schedule.checked_steps(f"{self.steps_key} of {name}", group[self.steps_key])
         if self.start_key in group:
             schedule.checked_start(f"{self.start_key} of {name}", group[self.start_key])
-        if not any(key in group for key in STATE):
-            return
-        updates: Any = group.get(UPDATES)
-        done, mode, length = (group.get(key) for key in (DONE, MODE, LENGTH))
-        if not (type(updates) is int or _is_int_tensor(updates)):
+        updates, length = group.get(UPDATES, 0), group.get(LENGTH, 0)
+        if not (type(updates) is int or _is_tensor(updates, torch.int64)):
             raise TypeError(f"{UPDATES} of {name} must be an int, got {updates!r}.")
         if not isinstance(length, (int, float)) or isinstance(length, bool):
             raise TypeError(f"{LENGTH} of {name} must be a number, got {length!r}.")
         for key, value in ((UPDATES, int(updates)), (LENGTH, length)):
-            if not 0 <= value <= _MOST_UPDATES:
+            if not 0 <= value <= MOST_UPDATES:
                 raise ValueError(f"{key} of {name} must be in [0, 2**53], got {value}.")
-        if type(done) is not bool:
+        done, mode = group.get(DONE, False), group.get(MODE, schedule.mode)
+        if not (type(done) is bool or _is_tensor(done, torch.bool)):
             raise TypeError(f"{DONE} of {name} must be a bool, got {done!r}.")
         if not done and mode != schedule.mode:
             raise ValueError(
@@ -194,10 +193,5 @@ class Clock:
             )
 
 
-def _is_int_tensor(value: Any) -> bool:
-    return (
-        isinstance(value, Tensor)
-        and value.ndim == 0
-        and not (value.is_floating_point() or value.is_complex())
-        and value.dtype is not torch.bool
-    )
+def _is_tensor(value: Any, dtype: torch.dtype) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 0 and value.dtype == dtype

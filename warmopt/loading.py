@@ -63,7 +63,6 @@ def checked_and_completed(
     state_dict: dict[str, Any], live: list[Group], clock: Clock
 ) -> dict[str, Any]:
     """Checks what is ours in the state; takes what it lacks from the live groups."""
-    ours = (*STATE, clock.steps_key, clock.start_key)
     if "param_groups" not in state_dict:
         return state_dict  # of a class with a form of its own
     saved = list(state_dict["param_groups"])
@@ -72,6 +71,9 @@ def checked_and_completed(
     bare = False
     # Where there are more of the one than of the other, torch will refuse.
     for index, (old, new) in enumerate(zip(live, saved, strict=False)):
+        ours = [clock.steps_key, clock.start_key]
+        if UPDATES not in new:  # else what it lacks follows from its own count
+            ours += STATE
         kept = {key: old[key] for key in ours if key in old and key not in new}
         saved[index] = {**new, **kept}
         bare = bare or UPDATES in kept

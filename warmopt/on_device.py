@@ -43,13 +43,13 @@ def factor_table(factor: Callable[[int], float], last: int, lr: Tensor) -> Tenso
     return torch.tensor([*factors, 1.0], dtype=dtype, device=lr.device)
 
 
-def like_lr(updates: Any, lr: Any) -> Any:
-    """The count as the LR needs it: an int, or a tensor on its device."""
+def like_lr(value: Any, lr: Any) -> Any:
+    """A number as the LR needs it: a plain one, or a tensor on its device."""
     if not isinstance(lr, Tensor):
-        return int(updates)
-    if isinstance(updates, Tensor) and updates.device == lr.device:
-        return updates  # its address may be part of a captured graph
-    return torch.tensor(int(updates), device=lr.device)
+        return value.item() if isinstance(value, Tensor) else value
+    if isinstance(value, Tensor) and value.device == lr.device:
+        return value  # its address may be part of a captured graph
+    return torch.as_tensor(value, device=lr.device)
 
 
 def count_on_device(

@@ -52,6 +52,7 @@ class _Memo:
 
         self.last: Scaled = []  # of the last step, for get_last_lr
         self.found_inf: Tensor | None = None  # what a GradScaler has set
+        # Groups of the last step that count, if what is on its way to the host is 0.
         self.uncounted: tuple[HostCopy, list[Group]] | None = None
 
 
@@ -316,11 +317,13 @@ class Warmed(Optimizer):
         for group, _, base, _, _, ramp in memo.last:
             if ramp is None:  # a momentum
                 continue
+            # A frozen group has not moved, with or without gradients.
             for param in group["params"]:
                 if param.requires_grad:
                     break
             else:
-                continue
+                if group["params"]:  # of an empty group, another rank may hold some
+                    continue
             if ramp.table is not None:
                 count_on_device(group[UPDATES], ramp.last, base, found_inf)
             elif found_inf is not None:  # a fused kernel may have skipped the update
@@ -330,8 +333,6 @@ class Warmed(Optimizer):
                 over = over or update >= ramp.last
         if moved and found_inf is not None:
             memo.uncounted = HostCopy(found_inf), moved
-            if not found_inf.is_cuda:
-                self._settle()
         if memo.ramps_a_tensor and not self._is_capturing():
             memo.reads_in -= 1
             over = over or memo.reads_in <= 0
@@ -352,21 +353,23 @@ class Warmed(Optimizer):
         return self._memo.may_capture and is_capturing()
 
     def _check_capture(self) -> None:
-        """Raises where a captured graph would repeat one update of the warmup."""
-        frozen = self._momentum_start is not None and "momentum_start"
-        for group, (planned, ramp) in zip(
-            self.wrapped.param_groups, self._memo.plan, strict=True
-        ):
-            if group is not planned:
-                frozen = "a param group that has not been stepped yet"
-            elif ramp is not None and (ramp.table is None or not ramp.table.is_cuda):
+        """Raises where every replay of a captured graph would repeat one update."""
+        frozen = None if self._momentum_start is None else "momentum_start"
+        groups = self.wrapped.param_groups
+        for group, (planned, ramp) in zip(groups, self._memo.plan, strict=False):
+            table = None if ramp is None else ramp.table
+            if group is not planned or len(groups) != len(self._memo.plan):
+                frozen = "a param group that was never stepped"
+            elif ramp is not None and (
+                table is None or any(p.device != table.device for p in group["params"])
+            ):
                 frozen = f"lr={group['lr']!r}"
         if frozen:
             raise RuntimeError(
-                f"lr must be a CUDA tensor for its warmup to be captured in a CUDA "
-                f"graph, got {frozen}: every replay would repeat this update. Build "
-                "the optimizer with lr=torch.tensor(..., device='cuda') and capturable="
-                "True, or capture when the warmup is done."
+                "lr must be a tensor on the device for its warmup to be captured in a "
+                f"CUDA graph, got {frozen}: each replay would repeat this update. "
+                "Build the optimizer with lr=torch.tensor(..., device='cuda') and "
+                "capturable=True, or capture when the warmup is done."
             )
 
     # --- groups -------------------------------------------------------------------
