@@ -182,7 +182,7 @@ def test_a_wrong_argument_is_refused(
         (
             {"warmup_steps": -1},
             ValueError,
-            "warmup_steps of param group 1 must be an int of updates, >= 0, or a ratio "
+            "warmup_steps of param group 1 must be an int of updates in [0, 2**53], or a ratio "
             "in (0, 1), got -1.",
         ),
         (
