@@ -20,7 +20,19 @@ from warmopt.on_device import factor_table, like_lr
 from warmopt.schedule import MOST_UPDATES, Schedule
 from warmopt.second_moments import beta2
 
-__all__ = ["DONE", "LENGTH", "MODE", "STATE", "UPDATES", "Clock", "Ramp"]
+__all__ = [
+    "DONE",
+    "FAST",
+    "LATEST",
+    "LENGTH",
+    "MODE",
+    "RING",
+    "SETTLED",
+    "STATE",
+    "UPDATES",
+    "Clock",
+    "Ramp",
+]
 
 # The first two are tensors where the LR is one.
 UPDATES = "warmup_updates"  # int: updates done
@@ -28,6 +40,12 @@ DONE = "warmup_done"  # bool: the warmup of the group is over, for good
 MODE = "warmup_mode"  # str: name of the mode
 LENGTH = "warmup_length"  # number of updates, from beta2 or rewarm(); 0 if from neither
 STATE = (UPDATES, DONE, MODE, LENGTH)
+# In adaptive mode also these; the last two stand in the first group of each pool.
+FAST = "warmup_fast"  # int: of the updates done, those at the fast pace
+SETTLED = "warmup_settled"  # bool: whether the next update is at the fast pace
+RING = "warmup_ring"  # float tensor [window, tensors, 64]: samples, see `Probe`
+LATEST = "warmup_latest"  # float tensor [3 + tensors]: the last reading, see `Probe`
+ADAPTIVE_STATE = (FAST, SETTLED, RING, LATEST)
 
 
 class Ramp(NamedTuple):
@@ -85,12 +103,12 @@ class Clock:
             group.setdefault(DONE, steps == 0)
             group.setdefault(MODE, schedule.mode)
             group.setdefault(LENGTH, length)
-            group[UPDATES] = like_lr(group[UPDATES], group["lr"])
-            if not group[DONE]:
-                update, steps, _ = self.read(group)
-                if update > schedule.last_update(steps):
-                    group[DONE] = True
-            group[DONE] = like_lr(group[DONE], group["lr"])
+            if schedule.adaptive is not None:  # count and decision are the host's
+                group.setdefault(FAST, 0)
+                group.setdefault(SETTLED, False)
+            lr = group["lr"] if schedule.adaptive is None else None
+            group[UPDATES] = like_lr(group[UPDATES], lr)
+            group[DONE] = like_lr(bool(group[DONE]) or self.is_over(group), lr)
 
     def restart(self, group: Group, steps: float | None) -> None:
         """Begins the warmup of a checked group anew, with a length if one is given."""
@@ -104,19 +122,39 @@ class Clock:
                 group[UPDATES] = 0
             new = {DONE: steps == 0, MODE: self.schedule.mode, LENGTH: length}
             group.update(new)
+            for key in ADAPTIVE_STATE:
+                group.pop(key, None)
             self.enrol(group)
 
-    def read(self, group: Group) -> tuple[int, float, float]:
+    def read(self, group: Group) -> tuple[float, float, float]:
         """Returns what the factor of a warming group's next update follows from.
 
-        That is its number, counted from 1, the length of the ramp and its start.
+        That is its number, counted from 1 (in adaptive mode that of the update of the
+        fixed warmup which is as far), the length of the ramp and its start.
         """
-        schedule = self.schedule
-        return (
-            int(group[UPDATES]) + 1,
-            group[LENGTH] or group.get(self.steps_key, schedule.steps or 0),
-            float(group.get(self.start_key, schedule.start)),
-        )
+        update, fast = int(group[UPDATES]) + 1, 0
+        if self.schedule.adaptive is not None:
+            fast = self.schedule.adaptive.next_fast(group[FAST], group[SETTLED])
+        start = float(group.get(self.start_key, self.schedule.start))
+        return self._position(group, update, fast), self._steps(group), start
+
+    def length(self, group: Group) -> tuple[float, int]:
+        """Length of the group's ramp in updates, and the update after which it ends."""
+        steps = self._steps(group)
+        return steps, self.schedule.last_update(steps)
+
+    def _steps(self, group: Group) -> Any:
+        return group[LENGTH] or group.get(self.steps_key, self.schedule.steps or 0)
+
+    def _position(self, group: Group, update: int, fast: int) -> float:
+        if not fast or self.schedule.adaptive is None:
+            return update
+        return self.schedule.adaptive.position(update, fast, *self.length(group))
+
+    def is_over(self, group: Group) -> bool:
+        """Whether the count, at its pace, has reached the end of the ramp."""
+        done = self._position(group, int(group[UPDATES]), group.get(FAST, 0))
+        return done >= self.length(group)[1]
 
     def ramp(self, group: Group) -> Ramp | None:
         """What an enrolled group follows; None if its warmup is over.
@@ -125,11 +163,12 @@ class Clock:
         """
         if group.get(DONE, True):
             return None
-        _, steps, start = self.read(group)
+        schedule, (_, steps, start) = self.schedule, self.read(group)
+        if schedule.adaptive is not None:  # its progress is in the group
+            return Ramp(lambda _: self.factor(group), self.length(group)[1])
         lr = group["lr"]
         kind = (lr.device, lr.dtype) if isinstance(lr, Tensor) else None
         if (key := (steps, start, kind)) not in self._ramps:
-            schedule = self.schedule
             formula = schedule.factor if schedule.offset else schedule.shape
             factor = partial(formula, steps=steps, start=start)
             last = schedule.last_update(steps)
@@ -147,10 +186,11 @@ class Clock:
         """Where the group stands, in words."""
         if not self.is_warming(group):
             return "done"
-        update, steps, _ = self.read(group)
-        last = self.schedule.last_update(steps)
+        _, last = self.length(group)
+        limit = "" if self.schedule.adaptive is None else "at most "
         return (
-            f"{update - 1} of {last} updates done, next factor {self.factor(group):.4g}"
+            f"{int(group[UPDATES])} of {limit}{last} updates done, next factor "
+            f"{self.factor(group):.4g}"
         )
 
     def check_new(self, group: Group, name: str) -> None:
@@ -182,6 +222,16 @@ class Clock:
         for key, value in ((UPDATES, int(updates)), (LENGTH, length)):
             if not 0 <= value <= MOST_UPDATES:
                 raise ValueError(f"{key} of {name} must be in [0, 2**53], got {value}.")
+        fast, settled = group.get(FAST, 0), group.get(SETTLED, False)
+        if type(fast) is not int:
+            raise TypeError(f"{FAST} of {name} must be an int, got {fast!r}.")
+        if not 0 <= fast <= int(updates):
+            raise ValueError(
+                f"{FAST} of {name} must be in [0, {UPDATES}], got {fast} of "
+                f"{int(updates)}."
+            )
+        if type(settled) is not bool:
+            raise TypeError(f"{SETTLED} of {name} must be a bool, got {settled!r}.")
         done, mode = group.get(DONE, False), group.get(MODE, schedule.mode)
         if not (type(done) is bool or _is_tensor(done, torch.bool)):
             raise TypeError(f"{DONE} of {name} must be a bool, got {done!r}.")

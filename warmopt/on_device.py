@@ -20,6 +20,7 @@ __all__ = [
     "is_capturing",
     "like_lr",
     "may_capture",
+    "to_device",
 ]
 
 MOST_UPDATES = 1_000_000  # of the warmup of a tensor LR: entries of its table
@@ -63,22 +64,29 @@ def count_on_device(
 
 
 class HostCopy:
-    """A scalar on its way to the host: asking for it later is no sync."""
+    """A small tensor on its way to the host: asking for it later is no sync."""
 
-    def __init__(self, scalar: Tensor) -> None:
+    def __init__(self, values: Tensor) -> None:
         self._arrived: Any = None
-        self._value = scalar.detach()
-        if scalar.is_cuda:
-            self._value = torch.empty((), dtype=scalar.dtype, pin_memory=True)
-            self._value.copy_(scalar.detach().reshape(()), non_blocking=True)
+        self._values = values.detach().clone()
+        if values.is_cuda:
+            self._values = torch.empty_like(values, device="cpu", pin_memory=True)
+            self._values.copy_(values.detach(), non_blocking=True)
             self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._arrived.record()
 
-    def item(self) -> Any:
-        """The value; waits for it, if it has not arrived."""
+    def numbers(self) -> Any:
+        """The value, or a list of them; waits for them, if they have not arrived."""
         if self._arrived is not None:
             self._arrived.synchronize()
-        return self._value.item()
+        return self._values.tolist()
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host, copied without a sync."""
+    if device.type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 def may_capture() -> bool:

@@ -14,12 +14,13 @@ from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
+from warmopt.adaptive import Adaptive
 from warmopt.shapes import MODES, exponential, last_update
 
 __all__ = ["MOST_UPDATES", "ModeLike", "Schedule"]
 
 MOST_UPDATES = 2**53  # beyond, float64 cannot count
-ModeLike = str | Callable[..., float]
+ModeLike = str | Adaptive | Callable[..., float]
 
 
 class Schedule:
@@ -32,6 +33,7 @@ class Schedule:
         offset: Updates, the first of all, that run at `start` before the ramp.
         total_steps: Updates of the whole run, of which a ratio is a share.
         steps_from_beta2: Rule that gives the length where `steps` is None.
+        adaptive: What may end the warmup early; None if nothing may.
     """
 
     def __init__(
@@ -43,6 +45,11 @@ class Schedule:
         total_steps: int | None = None,
     ) -> None:
         self.steps_from_beta2: Callable[[float], float] | None = None
+        self.adaptive = Adaptive() if mode == "adaptive" else None
+        if isinstance(mode, Adaptive):
+            self.adaptive = mode
+        if self.adaptive is not None:
+            mode = self.adaptive.shape
         if isinstance(mode, str) and mode in MODES:
             self.mode = mode
             self.shape, self.steps_from_beta2 = MODES[mode]
@@ -56,9 +63,13 @@ class Schedule:
         else:
             kind = ValueError if isinstance(mode, str) else TypeError
             raise kind(
-                f"mode must be one of {', '.join(MODES)}, or a function of "
+                f"mode must be one of {', '.join(MODES)}, adaptive, or a function of "
                 f"(update, steps), got {mode!r}."
             )
+        if self.adaptive is not None:
+            self.mode = f"adaptive({self.mode})"
+            if steps is None and self.steps_from_beta2 is None:
+                self.steps_from_beta2 = MODES["untuned_linear"].steps_from_beta2
         if total_steps is not None and not (_is_int(total_steps) and total_steps > 0):
             raise _wrong("total_steps", total_steps, "a positive int")
         if not (_is_int(offset) and offset >= 0):
@@ -83,7 +94,7 @@ class Schedule:
             start = default_start or 0.0
         self.start = self.checked_start("start", start)
 
-    def factor(self, update: int, steps: float, start: float) -> float:
+    def factor(self, update: float, steps: float, start: float) -> float:
         """Factor of an update (the first is 1) in a ramp of `steps` from `start`."""
         if update > steps and update > self.last_update(steps):
             return 1.0

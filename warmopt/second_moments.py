@@ -1,24 +1,286 @@
-"""Where optimizers keep what warmopt must know of their second moment.
+"""Finds the second moment that an optimizer keeps of each parameter.
 
 The second moment is an exponential average of squared gradients (`exp_avg_sq`,
 `square_avg`); beta2 is its decay per update. Nothing here is ever written to.
+
+The tables hold names, not types, so no library is imported: a class of the same name
+in another library keeps the same. Where two differ, "module root:name" is the entry.
+Subclasses inherit.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
+import torch
+from torch import Tensor
+from torch.nn import Parameter
 from torch.optim import Optimizer
 
-__all__ = ["beta2"]
+__all__ = [
+    "Moment",
+    "Override",
+    "beta2",
+    "check_has_second_moment",
+    "find_moment",
+    "no_second_moment",
+    "stalls",
+    "warn_if_one_stalls",
+]
 
-# Class name -> (key in the group, index in its tuple). Names, not types: a class of
-# the same name in another library keeps the same key. Everyone else has betas[1].
-_DECAY_OF_CLASS: dict[str, tuple[str, int | None]] = {
-    "RMSprop": ("alpha", None),
-    "Adadelta": ("rho", None),
-    "Adan": ("betas", 2),
+Override = str | Callable[[Parameter, dict[str, Any], dict[str, Any]], Tensor | None]
+T = TypeVar("T")
+
+# State keys that mean the same wherever they occur; the first one present counts.
+# Never a bare letter: `v` is also a velocity, a sum or a matrix. Nor a `max_...` of
+# amsgrad: a maximum always looks settled.
+_KEYS = (
+    "exp_avg_sq_row",
+    "exp_avg_sq",
+    "exp_avg_var",
+    "square_avg",
+    "exp_hessian_diag_sq",
+)
+_KEYS_OF_CLASS = {
+    "Adafactor": ("row_var", "variance", *_KEYS),  # torch's, then everyone else's
+    "AdamG": ("v",),
+    "AdamMini": ("v_mean", "v"),
+    "Adam_mini": ("vmean", "v"),
+    "FAdam": ("fim",),
+    "NovoGrad": ("grads_ema", *_KEYS),
+    "Ranger21": ("variance_ma",),
 }
+
+# (key in the group, index in its tuple) of the decay; None: it changes by itself.
+_DECAY = ("betas", 1)
+_DECAY_OF_CLASS: dict[str, tuple[str, int | None] | None] = {
+    "AdaDelta": ("rho", None),
+    "AdaFactor": None,
+    "AdaSmooth": None,
+    "Adadelta": ("rho", None),
+    "Adafactor": None,
+    "Adam_mini": ("beta2", None),
+    "Adan": ("betas", 2),
+    "Amos": ("beta", None),
+    "DAdaptAdan": ("betas", 2),
+    "GaLoreAdafactor": None,
+    "MSVAG": ("beta", None),
+    "Nero": ("beta", None),
+    "RMSprop": ("alpha", None),
+    "bitsandbytes:RMSprop": ("betas", 0),
+}
+_DECAYS_TWICE = {"RangerVA": True}
+
+# Used as stored: either unbiased from the first update on, or biased also where the
+# optimizer divides by it. Everyone else corrects the bias, or (LAMB, CAME) normalizes
+# the update, which comes to the same.
+_AS_STORED = dict.fromkeys(
+    [
+        "ADOPT",
+        "AdaDelta",
+        "AdaFactor",
+        "AdaSmooth",
+        "AdaTAM",
+        "Adadelta",
+        "Adafactor",
+        "DAdaptAdam",
+        "DAdaptAdan",
+        "EmoFact",
+        "EmoNavi",
+        "FAdam",
+        "GaLoreAdafactor",
+        "NovoGrad",
+        "Prodigy",
+        "QHAdam",
+        "RMSprop",
+        "RangerQH",
+        "StableAdamW",
+    ],
+    True,
+)
+# Updates that go by before the average begins.
+_LATE: dict[str, Callable[[dict[str, Any]], int]] = {
+    "AdaShift": lambda group: int(group["keep_num"]),
+    "SOAP": lambda group: 1,
+}
+# Their `exp_avg` averages what they apply to the parameters, not gradients.
+_AVERAGES_UPDATES = dict.fromkeys(
+    [
+        "ADOPT",
+        "AdaFactor",
+        "Adafactor",
+        "CAME",
+        "DAdaptAdam",
+        "DAdaptAdan",
+        "GaLoreAdafactor",
+        "LaProp",
+        "NovoGrad",
+    ],
+    True,
+)
+
+_NONE = {
+    name: kept
+    for kept, names in {
+        "a momentum at most": "ASGD AccSGD AggMo AliG DAdaptLion DAdaptSGD EmoLynx "
+        "FOCUS Fromage Gravity LARS Lion PID PNM QHM ROSE SCION SCIONLight SGD SGDP "
+        "SGDSaI SGDW SRMM ScheduleFreeSGD SignSGD SpectralSphere TAM Tiger torch:Muon",
+        "a sum of squared gradients, which never settles": "A2Grad A2GradInc "
+        "A2GradUni Adagrad DAdaptAdaGrad DeepSpeedCPUAdagrad FTRL FusedAdagrad Kate "
+        "MADGRAD SM3",
+        "a decayed maximum of gradients, which is no mean": "AdaMax Adamax",
+        "the sizes of its own steps": "Rprop",
+        "earlier gradients and directions": "LBFGS",
+        "a matrix preconditioner": "Kron SPlus ScalableShampoo Shampoo",
+        "an estimate of the Hessian, which is signed": "Apollo ApolloDQN",
+    }.items()
+    for name in names.split()
+}
+
+
+class Moment(NamedTuple):
+    """The second moment of one parameter, as the optimizer keeps it now.
+
+    Attributes:
+        values: The tensor in the state itself, so never to be written: of the shape of
+            the parameter, of its rows (factored) or of none (one number for it all).
+            May be complex (the squares of the two parts), low-precision or a DTensor.
+        beta2: Its decay per update; None where that is no fixed number (Adafactor).
+        debias: `values` must be divided by 1 - beta2**age to be the square of what the
+            optimizer divides by.
+        age: Updates averaged so far, int or 0-dim tensor; None if nobody counts them.
+        momentum: The average of the gradients, of the shape of `values`, if any.
+        kind: The state key it was found under, for messages.
+    """
+
+    values: Tensor
+    beta2: float | None
+    debias: bool
+    age: Any
+    momentum: Tensor | None
+    kind: str
+
+
+def find_moment(
+    optimizer: Optimizer,
+    param: Parameter,
+    group: dict[str, Any],
+    override: Override | None = None,
+) -> Moment | None:
+    """Returns the second moment of a parameter, None while or where there is none.
+
+    Args:
+        optimizer: The optimizer; wrappers around it (Lookahead, SAM, ZeRO) are seen
+            through.
+        param: The parameter.
+        group: Its param group.
+        override: A state key, or a function (param, state, group) -> tensor or None,
+            in place of the tables.
+
+    Raises:
+        TypeError: The override gives something else than a tensor.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.zeros(1))
+        >>> weight.grad = torch.ones(1)
+        >>> adam = torch.optim.Adam([weight], betas=(0.9, 0.75))
+        >>> adam.step()
+        >>> find_moment(adam, weight, adam.param_groups[0]).values
+        tensor([0.2500])
+    """
+    optimizer = _inner(optimizer)
+    state = optimizer.state.get(param)  # indexing would create an entry
+    if not state:
+        return None
+    kind, values = _look_up(optimizer, param, state, group, override)
+    if values is None or not values.numel():
+        return None
+    momentum = state.get("exp_avg")
+    if (
+        not isinstance(momentum, Tensor)
+        or momentum.shape != values.shape
+        or _of_class(optimizer, _AVERAGES_UPDATES)
+    ):
+        momentum = None
+    decay = _decay(optimizer, group)
+    as_stored = decay is None or _of_class(optimizer, _AS_STORED) is True
+    age = state.get("step", group.get("step"))
+    late = _of_class(optimizer, _LATE)
+    if late and age is not None:
+        age = max(age - late(group), 0)
+    return Moment(values, decay, not as_stored, age, momentum, kind)
+
+
+def check_has_second_moment(
+    optimizer: Optimizer, override: Override | None = None
+) -> None:
+    """Raises a ValueError if it is already certain that nothing will be found.
+
+    That is for a known class, or one that was stepped before; of others it shows after
+    the first step.
+    """
+    inner = _inner(optimizer)
+    if override is None and _of_class(inner, _NONE):
+        raise no_second_moment(optimizer)
+    stepped = False
+    for group in inner.param_groups:
+        for param in group["params"]:
+            state = inner.state.get(param)
+            if not state:
+                continue
+            if find_moment(inner, param, group, override) is not None:
+                return
+            stepped |= bool(state.get("step", group.get("step", 0)))
+    if stepped:  # else its state is what it was born with
+        raise no_second_moment(optimizer, override)
+
+
+def no_second_moment(
+    optimizer: Optimizer, override: Override | None = None
+) -> ValueError:
+    """Returns the error for an optimizer of which no parameter has a second moment."""
+    optimizer = _inner(optimizer)
+    name = type(optimizer).__name__
+    keys = sorted({str(key) for state in optimizer.state.values() for key in state})
+    seen = f"its state keys are {', '.join(keys)}" if keys else "its state is empty"
+    if override is not None:
+        problem = f"second_moment={override!r} gives none for any parameter of {name}"
+        problem += f": {seen}."
+        instead = "another state key or callable"
+    else:
+        kept = _of_class(optimizer, _NONE)
+        problem = f"{name} keeps no second moment that could settle: "
+        problem += f"it keeps {kept}." if kept else f"{seen}."
+        instead = "second_moment=<state key or callable> if you know of one"
+    return ValueError(f"{problem} Use mode='linear' with steps=n, or pass {instead}.")
+
+
+def stalls(moment: Moment) -> bool:
+    """Whether rounding stops this average before it has settled.
+
+    An update changes it by the share 1 - beta2, which is lost where the numbers lie
+    further apart: from bfloat16 on, .999 stops at half the true value. So stillness
+    means nothing here.
+    """
+    spacing = torch.finfo(moment.values.dtype).eps
+    return moment.beta2 is not None and 1 - moment.beta2 < spacing / 2
+
+
+def warn_if_one_stalls(optimizer: Optimizer, moments: Iterable[Moment]) -> None:
+    """Warns once of averages that rounding stops; to be called after the first step."""
+    stalled = [moment for moment in moments if stalls(moment)]
+    if stalled:
+        name, (first, *_) = type(_inner(optimizer)).__name__, stalled
+        dtype = str(first.values.dtype).removeprefix("torch.")
+        warnings.warn(
+            f"{name} keeps {len(stalled)} second moments in {dtype}, which is too "
+            f"coarse for beta2={first.beta2}: they stop moving before they have "
+            "settled, so they are not counted as settled. Keep the parameters in "
+            "float32 (with autocast), or lower beta2.",
+            stacklevel=3,
+        )
 
 
 def beta2(optimizer: Optimizer, group: dict[str, Any]) -> float:
@@ -32,11 +294,68 @@ def beta2(optimizer: Optimizer, group: dict[str, Any]) -> float:
         >>> beta2(adam, adam.param_groups[0])
         0.98
     """
-    keys: tuple[str, int | None] = ("betas", 1)
-    for cls in type(optimizer).__mro__:
-        if cls.__name__ in _DECAY_OF_CLASS:
-            keys = _DECAY_OF_CLASS[cls.__name__]
-            break
+    optimizer = _inner(optimizer)
+    decay = _decay(optimizer, group)
+    if decay is None:
+        raise ValueError(
+            f"{type(optimizer).__name__} has no beta2 (looked for betas[1], for alpha "
+            "in RMSprop and rho in Adadelta), from which an untuned mode takes its "
+            "length. Use mode='linear' with steps=n."
+        )
+    if not 0.0 <= decay < 1.0:
+        key, _ = _of_class(optimizer, _DECAY_OF_CLASS) or _DECAY
+        raise ValueError(
+            f"beta2 must be in [0, 1), got {decay} in {key!r} of "
+            f"{type(optimizer).__name__}. Use mode='linear' with steps=n."
+        )
+    return decay
+
+
+def _look_up(
+    optimizer: Optimizer,
+    param: Parameter,
+    state: dict[str, Any],
+    group: dict[str, Any],
+    override: Override | None,
+) -> tuple[str, Tensor | None]:
+    """The state key and what it holds."""
+    if callable(override):
+        kind, values = getattr(override, "__name__", repr(override)), None
+        values = override(param, state, group)
+    elif override is not None:
+        kind, values = override, state.get(override)
+    else:
+        return _first_known(optimizer, state)
+    if values is not None and not isinstance(values, Tensor):
+        raise TypeError(
+            f"second_moment must give a tensor or None, got {type(values).__name__} "
+            f"from {kind!r}."
+        )
+    return kind, values
+
+
+def _first_known(
+    optimizer: Optimizer, state: dict[str, Any]
+) -> tuple[str, Tensor | None]:
+    if not _of_class(optimizer, _NONE):
+        for key in _of_class(optimizer, _KEYS_OF_CLASS) or _KEYS:
+            values = state.get(key)
+            if isinstance(values, Tensor) and _is_readable(values):
+                return key, values
+    return "", None
+
+
+def _is_readable(values: Tensor) -> bool:
+    """Not quantized, be it as integers or as a class that can only be dequantized."""
+    plain = values.is_floating_point() or values.is_complex()
+    return plain and not type(values).__module__.startswith("torchao")
+
+
+def _decay(optimizer: Optimizer, group: dict[str, Any]) -> float | None:
+    """The decay, whatever its value; None if it is not a fixed number."""
+    keys = next(_entries(optimizer, _DECAY_OF_CLASS), _DECAY)
+    if keys is None:
+        return None
     key, index = keys
     value = group.get(key)
     if index is not None and isinstance(value, (tuple, list)) and len(value) > index:
@@ -44,14 +363,29 @@ def beta2(optimizer: Optimizer, group: dict[str, Any]) -> float:
     try:
         decay = float(value)  # type: ignore[arg-type]  # float or 0-dim tensor
     except (TypeError, ValueError):
-        raise ValueError(
-            f"{type(optimizer).__name__} has no beta2 (looked for betas[1], for alpha "
-            "in RMSprop and rho in Adadelta), from which an untuned mode takes its "
-            "length. Use mode='linear' with steps=n."
-        ) from None
-    if not 0.0 <= decay < 1.0:
-        raise ValueError(
-            f"beta2 must be in [0, 1), got {decay} in {key!r} of "
-            f"{type(optimizer).__name__}. Use mode='linear' with steps=n."
-        )
-    return decay
+        return None
+    return decay**2 if _of_class(optimizer, _DECAYS_TWICE) else decay
+
+
+def _entries(optimizer: Optimizer, table: dict[str, T]) -> Iterator[T]:
+    """What the table says of the class and its bases, the nearest first."""
+    for cls in type(optimizer).__mro__:
+        for name in (
+            f"{cls.__module__.partition('.')[0]}:{cls.__name__}",
+            cls.__name__,
+        ):
+            if name in table:
+                yield table[name]
+
+
+def _of_class(optimizer: Optimizer, table: dict[str, T]) -> T | None:
+    return next(_entries(optimizer, table), None)
+
+
+def _inner(optimizer: Optimizer) -> Optimizer:
+    """The optimizer inside Lookahead, SAM, ZeroRedundancyOptimizer and their like."""
+    for name in ("optimizer", "base_optimizer", "optim"):
+        inner = getattr(optimizer, name, None)
+        if isinstance(inner, Optimizer) and inner is not optimizer:
+            return _inner(inner)
+    return optimizer

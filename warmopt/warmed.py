@@ -17,13 +17,17 @@ from torch.optim.optimizer import (
     _global_optimizer_pre_hooks,
 )
 
-from warmopt.clock import DONE, UPDATES, Clock, Ramp
+from warmopt.adaptive import Criterion
+from warmopt.clock import DONE, FAST, SETTLED, UPDATES, Clock, Ramp
 from warmopt.compiling import eagerly, in_compiled_region, is_compiled, stay_untraced
 from warmopt.couplings import check_coupling, check_first_lr
 from warmopt.group_lr import Group, Scaled, momentum_key, restore, scale_momentum
 from warmopt.loading import Watch, checked_and_completed
 from warmopt.on_device import HostCopy, count_on_device, is_capturing, may_capture
+from warmopt.pool import Pool
 from warmopt.schedule import ModeLike, Schedule
+from warmopt.second_moments import check_has_second_moment
+from warmopt.trace import Trace
 
 __all__ = ["Warmed"]
 
@@ -43,6 +47,7 @@ class _Memo:
     def __init__(self) -> None:
         # What each group follows, while it warms. Checked by identity at every step.
         self.plan: list[tuple[Group, Ramp | None]] = []
+        self.pools: list[Pool] = []  # of groups whose second moment is read
         self.groups_done = -1  # how many there are, once the warmup of all is over
         self.ramps_a_float = False
         self.ramps_a_tensor = False
@@ -82,13 +87,18 @@ class Warmed(Optimizer):
             runs at the full LR. A float in (0, 1) is that share of `total_steps`.
             0 is no warmup. Left out for the modes that take it from beta2.
         mode: Name of a shape (see `warmopt.shapes`), or a pure function
-            (update, steps) -> factor, called for update = 1 to steps.
+            (update, steps) -> factor, called for update = 1 to steps. Or "adaptive"
+            (or an `Adaptive`), for a warmup that ends early once the second moment of
+            Adam, RMSprop and the like has settled; then `steps` is the most.
         start: Factor at update 0, dimensionless; above 1 the LR warms down. By default
             that of the shape: 0; 0.01 for exponential; 1/3 for constant.
         offset: Updates, the first of all, that run at `start` before the ramp.
         total_steps: Updates of the whole run. Only needed for a ratio.
         momentum_start: Factor of the momentum at update 0, in [0, 1]. If given, the
             momentum (`momentum`, or the first of `betas`) warms like the LR.
+        watch: Criteria (`warmopt.criteria`) that are only recorded, in any mode, on an
+            optimizer with a second moment.
+        trace: A new `Trace` for the readings of an adaptive or watched warmup.
 
     A param group may hold a `warmup_steps` and a `warmup_start` of its own. If the
     wrapped optimizer has an option of that name, ours is `warmopt_steps` (`_start`).
@@ -147,6 +157,8 @@ class Warmed(Optimizer):
         offset: int = 0,
         total_steps: int | None = None,
         momentum_start: float | None = None,
+        watch: Sequence[Criterion] = (),
+        trace: Trace | None = None,
     ) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(
@@ -163,6 +175,10 @@ class Warmed(Optimizer):
         schedule = Schedule(mode, steps, start, offset, total_steps)
         if momentum_start is not None:
             momentum_start = _checked_momentum(momentum_start, schedule, optimizer)
+        reads = schedule.adaptive is not None or watch or trace is not None
+        if reads:
+            moment = schedule.adaptive.second_moment if schedule.adaptive else None
+            check_has_second_moment(optimizer, moment)
         clock = Clock(schedule, optimizer)
         for index, group in enumerate(optimizer.param_groups):
             clock.check_new(group, f"param group {index}")
@@ -170,6 +186,8 @@ class Warmed(Optimizer):
         self.wrapped: Optimizer = optimizer
         self._clock = clock
         self._momentum_start = momentum_start
+        self._watch = tuple(watch)
+        self.trace = Trace() if trace is None and self._watch else trace
         self._start()
 
     def _start(self) -> None:
@@ -228,10 +246,7 @@ class Warmed(Optimizer):
         at, seen = 0, None  # groups that began together share one factor
         for group, (planned, ramp) in zip(groups, plan, strict=True):
             if group is not planned:  # someone has put other groups into the list
-                restore(scaled)
-                scaled.clear()
-                self._enrol_groups()
-                return self._scale_groups(scaled)
+                return self._scale_anew(scaled)
             if ramp is None:
                 continue
             base, updates = group["lr"], group[UPDATES]
@@ -241,6 +256,8 @@ class Warmed(Optimizer):
                     factor = factor.item()
             elif updates + 1 != at or ramp is not seen:
                 at, seen = updates + 1, ramp
+                if at > ramp.last:  # someone has put a later count into the group
+                    return self._scale_anew(scaled)
                 factor = ramp.factor(at)
                 if at == 1:
                     check_first_lr(self.wrapped, group)
@@ -255,6 +272,12 @@ class Warmed(Optimizer):
                     schedule, start = self._clock.schedule, self._momentum_start
                     factor = min(schedule.factor(update, steps, start), 1.0)
                     scale_momentum(group, factor, scaled)
+
+    def _scale_anew(self, scaled: Scaled) -> None:
+        restore(scaled)
+        scaled.clear()
+        self._enrol_groups()
+        self._scale_groups(scaled)
 
     def _step_inside_hooks(
         self,
@@ -336,6 +359,9 @@ class Warmed(Optimizer):
         if memo.ramps_a_tensor and not self._is_capturing():
             memo.reads_in -= 1
             over = over or memo.reads_in <= 0
+        if memo.pools and memo.uncounted is None and not self._is_capturing():
+            for pool in memo.pools:  # of all, also where one is over
+                over = pool.after_update() or over
         if over:
             self._enrol_groups()
 
@@ -344,9 +370,11 @@ class Warmed(Optimizer):
         if self._memo.uncounted is not None:
             found_inf, moved = self._memo.uncounted
             self._memo.uncounted = None
-            if not found_inf.item():
+            if not found_inf.numbers():
                 for group in moved:
                     group[UPDATES] += 1
+                for pool in self._memo.pools:
+                    pool.after_update()
         self._enrol_groups()
 
     def _is_capturing(self) -> bool:
@@ -354,6 +382,12 @@ class Warmed(Optimizer):
 
     def _check_capture(self) -> None:
         """Raises where every replay of a captured graph would repeat one update."""
+        if self._clock.schedule.adaptive is not None:
+            raise RuntimeError(
+                "mode must be a fixed one for its warmup to be captured in a CUDA "
+                f"graph, got {self._clock.schedule.mode!r}, which decides on the host. "
+                "Use mode='linear', or capture when the warmup is done."
+            )
         frozen = None if self._momentum_start is None else "momentum_start"
         groups = self.wrapped.param_groups
         for group, (planned, ramp) in zip(groups, self._memo.plan, strict=False):
@@ -381,7 +415,15 @@ class Warmed(Optimizer):
             if DONE not in group:
                 clock.check_new(group, "a new param group")
             clock.enrol(group)
-        memo.plan = [(group, clock.ramp(group)) for group in groups]
+        memo.pools = self._formed_pools()
+        leaders = {id(each): pool for pool in memo.pools for each in pool.groups}
+        memo.plan = [
+            (
+                group,
+                leaders[id(group)].ramp if id(group) in leaders else clock.ramp(group),
+            )
+            for group in groups
+        ]
         ramps = [(group, ramp) for group, ramp in memo.plan if ramp is not None]
         memo.groups_done = -1 if ramps else len(groups)
         left = [
@@ -395,6 +437,25 @@ class Warmed(Optimizer):
         memo.is_compiled = is_compiled(self.wrapped.step)
         memo.may_capture = may_capture()
         return memo.plan
+
+    def _formed_pools(self) -> list[Pool]:
+        """Pools of the groups that warm alike, if their second moment is read."""
+        schedule, trace = self._clock.schedule, self.trace
+        if schedule.adaptive is None and trace is None:
+            return []
+        alike: dict[Any, list[Group]] = {}
+        for group in self.wrapped.param_groups:
+            if not group.get(DONE, True):
+                alone = schedule.adaptive is not None and schedule.adaptive.per_group
+                begun = int(group[UPDATES]), group.get(FAST), group.get(SETTLED)
+                key = id(group) if alone else (*self._clock.length(group), *begun)
+                alike.setdefault(key, []).append(group)
+        known = {tuple(map(id, pool.groups)): pool for pool in self._memo.pools}
+        return [
+            known.get(tuple(map(id, groups)))
+            or Pool(self.wrapped, groups, self._clock, self._watch, trace)
+            for groups in alike.values()
+        ]
 
     def add_param_group(self, param_group: Group) -> None:
         """Adds a group to the wrapped optimizer; it warms from its own first update.
@@ -444,7 +505,7 @@ class Warmed(Optimizer):
             self._clock.check(group, f"param group {index}")
         for group in chosen.values():
             self._clock.restart(group, steps)
-        self._memo.last = []
+        self._memo.last, self._memo.pools = [], []
         self._enrol_groups()
 
     # --- what users ask -----------------------------------------------------------
@@ -454,6 +515,14 @@ class Warmed(Optimizer):
         """Whether the warmup of every group is over."""
         self._settle()
         return self._memo.groups_done >= 0
+
+    @property
+    def done_reason(self) -> str | None:
+        """Why the warmup ended: "settled", early, or "cap"; None while it goes on."""
+        if not self.done:
+            return None
+        early = any(group.get(FAST) for group in self.wrapped.param_groups)
+        return "settled" if early else "cap"
 
     @property
     def factors(self) -> list[float]:
@@ -485,7 +554,9 @@ class Warmed(Optimizer):
             states = [f"group {index}: {state}" for index, state in enumerate(states)]
         else:
             states = states[:1]
-        lines = "\n    ".join([f"mode: {self._clock.schedule.mode}", *states])
+        watched = [text for pool in self._memo.pools if (text := pool.describe())]
+        mode = f"mode: {self._clock.schedule.mode}"
+        lines = "\n    ".join([mode, *states, *watched])
         return f"Warmed (\n    {lines}\n) {self.wrapped!r}"
 
     # --- all else is the wrapped optimizer's --------------------------------------
@@ -541,7 +612,7 @@ class Warmed(Optimizer):
         return checked_and_completed(state_dict, live, self._clock)
 
     def _after_load(self) -> None:
-        self._memo.last, self._memo.uncounted = [], None
+        self._memo.last, self._memo.pools, self._memo.uncounted = [], [], None
         self._enrol_groups()
 
 

@@ -1,0 +1,105 @@
+"""Groups that began together and warm alike: one probe, one verdict, one pace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch.optim import Optimizer
+
+from warmopt.adaptive import Adaptive, Criterion
+from warmopt.clock import FAST, LATEST, RING, SETTLED, UPDATES, Clock
+from warmopt.criteria import InverseRootVariance, Reading
+from warmopt.group_lr import Group
+from warmopt.probe import Probe
+from warmopt.trace import Trace, verdicts_of
+
+__all__ = ["Pool"]
+
+
+class Pool:
+    """Takes readings for some groups, and sets their pace if the mode is adaptive.
+
+    What decides is kept in the groups (`warmup_fast`, `warmup_settled`; the window in
+    the first), so that a resumed run goes on as if it had not stopped.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        groups: list[Group],
+        clock: Clock,
+        watch: Sequence[Criterion],
+        trace: Trace | None,
+    ) -> None:
+        self.groups = groups
+        self._clock, self._watch, self._trace = clock, watch, trace
+        self.ramp = clock.ramp(groups[0])  # one object for all: one factor for all
+        self._acting = acting = clock.schedule.adaptive
+        first, reads = groups[0], acting or Adaptive()
+        self._update = int(first[UPDATES])
+        self._probe = Probe(
+            optimizer,
+            groups,
+            reads.every,
+            reads.window,
+            reads.second_moment,
+            reads.process_group,
+            with_momentum=trace is not None
+            or not isinstance(reads.criterion, InverseRootVariance),
+        )
+        if acting is not None:
+            self._probe.restore(first.get(RING), first.get(LATEST), self._update)
+            first[RING] = self._probe.ring.view(-1)  # flat: it prints on one line
+            first[LATEST] = self._probe.latest
+        if trace is not None:
+            all_groups = enumerate(optimizer.param_groups)
+            self._index = next(i for i, group in all_groups if group is first)
+            steps, last = clock.length(first)
+            trace.pools[self._index] = {
+                "steps": steps,
+                "last": last,
+                "on_settled": reads.on_settled,
+                "fast": reads.fast,
+                "updates": self._update,
+                "fast_done": first.get(FAST, 0),
+                "settled": first.get(SETTLED, False),
+            }
+
+    def after_update(self) -> bool:
+        """To be called after every step. Says whether the groups part, or are done."""
+        first, *others = self.groups
+        update = int(first[UPDATES])
+        if any(int(group[UPDATES]) != update for group in others):
+            return True
+        if update == self._update:  # skipped
+            return False
+        self._update = update
+        if self._acting is not None:
+            fast = self._acting.next_fast(first[FAST], first[SETTLED])
+            for group in self.groups:
+                group[FAST] = fast
+        reading = self._probe.after(update)
+        if reading is not None:
+            self._judge(reading)
+        return self._acting is not None and self._clock.is_over(first)
+
+    def _judge(self, reading: Reading) -> None:
+        settled = None
+        if self._acting is not None:
+            settled = bool(self._acting.criterion(reading))
+            for group in self.groups:
+                group[SETTLED] = settled
+        if self._trace is not None:
+            row = {
+                "pool": self._index,
+                "judged_after": self._update,
+                "factor": self._clock.factor(self.groups[0]),
+                "settled": settled,
+                "watched": verdicts_of(self._watch, reading),
+            }
+            self._trace.rows.append({**row, **reading._asdict()})
+
+    def describe(self) -> str:
+        """What share of the parameters is watched, in words; empty before a reading."""
+        share = self._probe.watched
+        return f"watching {share:.0%} of the parameters" if share else ""

@@ -1,0 +1,184 @@
+"""Readings of the second moment of a few groups: a small sample, taken now and then.
+
+One gather, a few operators on the device, and no host sync: what a reading says is
+asked for at the next one. Where tensors are sharded, the samples are summed over the
+ranks, so that all of them decide alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from warmopt.criteria import Reading
+from warmopt.group_lr import Group
+from warmopt.on_device import HostCopy, to_device
+from warmopt.readings import statistics
+from warmopt.sampling import COORDINATES, Row, gathered, mesh_of, row
+from warmopt.second_moments import Moment, find_moment, no_second_moment
+
+__all__ = ["Probe"]
+
+
+class Probe:
+    """Samples the second moment of some param groups, and keeps a window of samples.
+
+    Attributes:
+        ring: The samples, float32 of shape [window, tensors, 64]; nan where none is.
+        latest: What the last of them gave, float32; nan where there is none.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        groups: list[Group],
+        every: int,
+        window: int,
+        second_moment: str | Callable[..., Any] | None = None,
+        process_group: Any = None,
+        with_momentum: bool = False,
+    ) -> None:
+        self._optimizer, self._every = optimizer, every
+        self._second_moment, self._process_group = second_moment, process_group
+        self._params = [(param, group) for group in groups for param in group["params"]]
+        meshes = [mesh_of(param) for param, _ in self._params]
+        self._mesh = next((mesh for mesh in meshes if mesh is not None), None)
+        self._device = next((p.device for p, _ in self._params), torch.device("cpu"))
+        sizes = [float(param.numel()) for param, _ in self._params]
+        if process_group is not None:
+            sizes = self._summed(torch.tensor(sizes, device=self._device)).tolist()
+        self._sizes = tuple(map(int, sizes))
+        self._found: dict[Parameter, Moment] = {}
+        self._rows: list[list[Row]] = [[], []] if with_momentum else [[]]
+        shape = (window, len(sizes), COORDINATES)
+        nan = torch.tensor(math.nan, dtype=torch.float32, device=self._device)
+        self.ring = nan.expand(shape).clone()
+        self.latest = nan.expand(3 + len(sizes)).clone()
+        self._samples = 0
+        self._pending: tuple[HostCopy, int] | None = None
+
+    def restore(self, ring: Any, latest: Any, update: int) -> None:
+        """Goes on from a window saved after some update, if it is of such tensors."""
+        for mine, saved in ((self.ring, ring), (self.latest, latest)):
+            if not isinstance(saved, Tensor) or saved.numel() != mine.numel():
+                return
+        self.ring.copy_(ring.view_as(self.ring))
+        self.latest.copy_(latest)
+        self._samples = int((~self.ring.isnan()).flatten(1).any(1).sum())
+        if self._samples:
+            self._pending = HostCopy(self.latest), update - update % self._every
+
+    @property
+    def watched(self) -> float:
+        """Share of the parameters that have a second moment, dimensionless."""
+        total = sum(param.numel() for param, _ in self._params)
+        return sum(param.numel() for param in self._found) / total if total else 0.0
+
+    def after(self, update: int) -> Reading | None:
+        """Takes a reading after an update, if it is time; returns the one before.
+
+        Raises:
+            ValueError: The optimizer keeps no second moment.
+        """
+        if not self._found:
+            self._find()
+        if update % self._every:
+            return None
+        before = None if self._pending is None else self._read(*self._pending)
+        self._take(update)
+        return before
+
+    def _read(self, latest: HostCopy, update: int) -> Reading:
+        variance, norm_ratio, update_rms, *drifts = latest.numbers()
+        betas = self._params[0][1].get("betas") or (None,)
+        moment = next(iter(self._found.values()), None)
+        return Reading(
+            update=update,
+            span=(self._samples - 1) * self._every,
+            samples=self._samples,
+            window=len(self.ring),
+            beta1=None if betas[0] is None else float(betas[0]),
+            beta2=None if moment is None else moment.beta2,
+            inverse_root_variance=variance,
+            norm_ratio=norm_ratio,
+            update_rms=update_rms,
+            drifts=tuple(drifts),
+            sizes=self._sizes,
+        )
+
+    def _find(self) -> None:
+        """Looks up every second moment, and where in it the sample lies."""
+        self._found = {}
+        for param, group in self._params:
+            moment = find_moment(self._optimizer, param, group, self._second_moment)
+            if moment is not None:
+                self._found[param] = moment
+        if not self._found and self._optimizer.state and self._process_group is None:
+            raise no_second_moment(self._optimizer, self._second_moment)
+        for rows, kind in zip(self._rows, ("values", "momentum"), strict=False):
+            moments = [self._found.get(param) for param, _ in self._params]
+            rows[:] = [row(getattr(m, kind, None), self._device) for m in moments]
+
+    def _is_found_still(self) -> bool:
+        """Whether the tensors are those that the optimizer has now."""
+        state = self._optimizer.state
+        if callable(self._second_moment) or len(self._found) < len(self._params):
+            return False
+        return all(
+            (state.get(param) or {}).get(moment.kind) is moment.values
+            for param, moment in self._found.items()
+        )
+
+    def _take(self, update: int) -> None:
+        if not self._is_found_still():
+            self._find()
+        samples = torch.stack([gathered(rows, self._device) for rows in self._rows])
+        samples /= self._corrections(update).unsqueeze(-1)
+        sample, *momentum = self._summed(samples.transpose(0, 1)).unbind(1)
+        newest = (update // self._every - 1) % len(self.ring)
+        self.ring[newest].copy_(sample)
+        self._samples = min(self._samples + 1, len(self.ring))
+        in_order = self.ring.roll(-1 - newest, 0)[-self._samples :]
+        self.latest.copy_(statistics(in_order, *momentum, window=len(self.ring)))
+        self._pending = HostCopy(self.latest), update
+
+    def _corrections(self, update: int) -> Tensor:
+        """1 - beta**age of each row, where an average began at 0; else 1."""
+        ages: list[Any] = []
+        decays: list[list[float]] = [[] for _ in self._rows]
+        for param, group in self._params:
+            moment = self._found.get(param)
+            age = None if moment is None else moment.age
+            ages.append(update if age is None else age)
+            betas = (group.get("betas") or (0.0,))[0], moment and moment.beta2
+            for row_decays, beta in zip(decays, reversed(betas), strict=False):
+                began_at_0 = moment is not None and moment.debias
+                row_decays.append(float(beta or 0.0) if began_at_0 else 0.0)
+        beta = torch.tensor(decays, dtype=torch.float64)
+        if any(isinstance(age, Tensor) and age.is_cuda for age in ages):
+            age = torch.stack([self.ring.new_tensor(0.0) + age for age in ages])
+            beta = to_device(beta, self._device)
+        else:
+            age = torch.tensor([float(age) for age in ages], dtype=torch.float64)
+        return to_device((1.0 - beta**age).float(), self._device)
+
+    def _summed(self, own: Tensor) -> Tensor:
+        """What all ranks see: of shards with a mesh the sum, of others all in turn."""
+        if self._process_group is not None:
+            ranks = dist.get_world_size(self._process_group)
+            slots = own.new_zeros(ranks, *own.shape)
+            slots[dist.get_rank(self._process_group)] = own
+            dist.all_reduce(slots, group=self._process_group)
+            return slots.flatten(0, 1)
+        if self._mesh is not None:
+            own = own.contiguous()
+            for dim in range(self._mesh.ndim):
+                dist.all_reduce(own, group=self._mesh.get_group(dim))
+        return own
