@@ -28,6 +28,7 @@ _FORKS.set_forkserver_preload(
     ]
 )
 
+
 class Ranks:
     """A process group of `size` ranks (gloo), started when it is first used.
 

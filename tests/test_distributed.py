@@ -60,18 +60,22 @@ def net() -> nn.Module:
     return nn.Sequential(nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 1))
 
 
-def split(model: nn.Module, lr: Any) -> list[dict[str, Any]]:
-    """Weights, and biases at twice the LR with half the warmup."""
+def split(model: nn.Module, lr: Any, groups: int = 2) -> list[dict[str, Any]]:
+    """All in one group, or biases in a second, at twice the LR for half the warmup."""
     params = list(model.parameters())
     return [
-        {"params": params[::2], "lr": 1 * lr, "warmup_steps": STEPS},
-        {"params": params[1::2], "lr": 2 * lr, "warmup_steps": STEPS // 2},
+        {
+            "params": params[index::groups],
+            "lr": lr * (index + 1),
+            "warmup_steps": STEPS // (index + 1),
+        }
+        for index in range(groups)
     ]
 
 
-def one_process(wrap: Wrap, optimizer: Any, lr: Any) -> Training:
+def one_process(wrap: Wrap, optimizer: Any, lr: Any, groups: int = 2) -> Training:
     model = net()
-    return model, [wrap(optimizer(split(model, lr)))]
+    return model, [wrap(optimizer(split(model, lr, groups)))]
 
 
 def ddp(wrap: Wrap, optimizer: Any, lr: Any) -> Training:
@@ -114,8 +118,7 @@ def zero_inside(wrap: Wrap, optimizer: Any, lr: Any, groups: int = 1) -> Trainin
         return wrap(optimizer(params, **options))
 
     model = DistributedDataParallel(net())
-    chosen = split(model, lr) if groups == 2 else list(model.parameters())
-    return model, [ZeroRedundancyOptimizer(chosen, warmed, lr=lr)]
+    return model, [ZeroRedundancyOptimizer(split(model, lr, groups), warmed, lr=lr)]
 
 
 def in_backward(wrap: Wrap, optimizer: Any, lr: Any) -> Training:
@@ -136,6 +139,7 @@ def in_backward(wrap: Wrap, optimizer: Any, lr: Any) -> Training:
 
 ENGINES: dict[str, Callable[..., Training]] = {
     "one-process": one_process,
+    "one-group": partial(one_process, groups=1),
     "ddp": ddp,
     "fsdp2": fsdp2,
     "fsdp1": fsdp1,
@@ -150,23 +154,23 @@ def build(engine: str, kind: str, wrap: Wrap) -> Training:
     return ENGINES[engine](wrap, *KINDS[kind])
 
 
-def train(training: Training, update: int, shared_data: bool = False) -> None:
-    """One update, from two micro-batches unless the step is in the backward."""
+def train(training: Training, seed: int, micro_batches: int = 1) -> None:
+    """One update."""
     model, optimizers = training
-    accumulate = len(optimizers) == 1
-    seed = 10 * update + (0 if shared_data else distributed.get_rank())
     data = torch.Generator().manual_seed(seed)
-    for first in (True, False) if accumulate else (False,):
-        local_only = first and hasattr(model, "no_sync")
+    for left in reversed(range(micro_batches)):
+        local_only = left and hasattr(model, "no_sync")
         with model.no_sync() if local_only else contextlib.nullcontext():
             model(torch.randn(4, 5, generator=data)).square().mean().backward()
-    if accumulate:
+    if len(optimizers) == 1:  # else each has stepped in the backward
         optimizers[0].step()
         optimizers[0].zero_grad()
 
 
 def warmed_of(training: Training) -> list[Warmed]:
-    inner = [o if isinstance(o, Warmed) else getattr(o, "optim", o) for o in training[1]]
+    inner = [
+        o if isinstance(o, Warmed) else getattr(o, "optim", o) for o in training[1]
+    ]
     return [optimizer for optimizer in inner if isinstance(optimizer, Warmed)]
 
 
@@ -194,14 +198,16 @@ def check_twin(engine: str, kind: str) -> None:
     users = [*training[1], *twin[1]]
     schedulers = [ExponentialLR(optimizer, 0.9) for optimizer in users]
     groups = [group for optimizer in twin[1] for group in optimizer.param_groups]
+    micro_batches = 1 if engine == "in-backward" else 2
     before = shards(training[0])
     for update in range(1, LAST + 1):
-        factors = [min(update / g.get("warmup_steps", STEPS), 1.0) for g in groups]
+        factors = [min(update / group["warmup_steps"], 1.0) for group in groups]
         assert on_all_ranks(factors_of(training)) == on_all_ranks(factors), update
         bases = list(map(lrs, users))
-        train(training, update)
-        by_hand = SimpleNamespace(param_groups=groups)
-        stepped_at(by_hand, factors, partial(train, twin, update))
+        seed = 10 * update + distributed.get_rank()
+        train(training, seed, micro_batches)
+        step = partial(train, twin, seed, micro_batches)
+        stepped_at(SimpleNamespace(param_groups=groups), factors, step)
         assert list(map(lrs, users)) == bases
         assert list(map(lrs, warmed_of(training))) == bases[: len(training[1])]
         for one, other in zip(shards(training[0]), shards(twin[0]), strict=True):
@@ -233,8 +239,8 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize(("engine", "kind"), TWINS)
+@pytest.mark.parametrize("size", [2, 4])
 def test_every_rank_is_bit_equal_to_its_hand_scaled_twin(
     groups: dict[int, Ranks],
     request: pytest.FixtureRequest,
@@ -252,6 +258,65 @@ def test_every_rank_is_bit_equal_to_its_hand_scaled_twin(
 # Here every rank has the same data: gradients are then equal, and the mean of 2 or 4
 # equal numbers is exact. So a run is bit-equal whatever the number of ranks.
 
+FORMS = {
+    "plain": dcp.StateDictOptions(),
+    "flattened": dcp.StateDictOptions(flatten_optimizer_state_dict=True),
+    "gathered": dcp.StateDictOptions(full_state_dict=True, cpu_offload=True),
+}
+MOVES = pytest.mark.parametrize(("saved", "loaded"), [(2, 4), (4, 2), (2, 1)])
+ONE_PROCESS = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+
+
+def is_first() -> bool:
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+def states(training: Training, form: str) -> dict[str, Any]:
+    model, optimizer = dcp.get_state_dict(*training, options=FORMS[form])
+    return {"model": model, "optimizer": optimizer}
+
+
+def check_save(
+    engine: str, kind: str, wrap: Wrap, form: str, folder: Path, last: int
+) -> None:
+    """Takes the state after every update, as one may, and writes the last."""
+    training = build(engine, kind, wrap)
+    for update in range(1, last + 1):
+        train(training, update)
+        factors = factors_of(training)
+        state = states(training, form)
+        assert factors_of(training) == factors
+    if form != "gathered":
+        checkpoint.save(state, checkpoint_id=folder)
+    elif is_first():
+        torch.save(state, folder / "gathered.pt")
+
+
+def loaded_training(
+    engine: str, kind: str, wrap: Wrap, form: str, folder: Path, planner: Any = None
+) -> Training:
+    training = build(engine, kind, wrap)
+    options = FORMS[form]
+    if form != "gathered":
+        state = states(training, form)
+        checkpoint.load(state, checkpoint_id=folder, planner=planner)
+    else:
+        first = is_first()
+        state = (
+            torch.load(folder / "gathered.pt")
+            if first
+            else {"model": {}, "optimizer": {}}
+        )
+        rest = distributed.is_initialized()
+        options = dcp.StateDictOptions(full_state_dict=True, broadcast_from_rank0=rest)
+    dcp.set_state_dict(
+        *training,
+        model_state_dict=state["model"],
+        optim_state_dict=state["optimizer"],
+        options=options,
+    )
+    return training
+
 
 def whole(model: nn.Module) -> list[list[float]]:
     """The full parameters."""
@@ -260,57 +325,31 @@ def whole(model: nn.Module) -> list[list[float]]:
     return [tensor.flatten().tolist() for tensor in full]
 
 
-def by_hand(kind: str, updates: list[int]) -> list[Any]:
+def trained_from(training: Training, last: int) -> list[Any]:
+    """The parameters after each update that follows."""
+    seen = []
+    for update in range(last + 1, LAST + 1):
+        train(training, update)
+        seen.append(whole(training[0]))
+    return seen
+
+
+def check_resume(*args: Any, last: int = 2, **options: Any) -> list[Any]:
+    return trained_from(loaded_training(*args, **options), last)
+
+
+def by_hand(kind: str, updates: list[int], engine: str = "one-process") -> list[Any]:
     """A run on one process of a bare optimizer, its LR set by hand.
 
     `updates` says for each which one of the warmup it is; one past it has factor 1.
     """
-    model, optimizers = build("one-process", kind, bare)
+    model, (optimizer,) = build(engine, kind, bare)
     seen = []
     for number, update in enumerate(updates, start=1):
-        factors = [min(update / STEPS, 1.0), min(2 * update / STEPS, 1.0)]
-        step = partial(train, (model, optimizers), number, shared_data=True)
-        stepped_at(optimizers[0], factors, step)
+        lengths = [group["warmup_steps"] for group in optimizer.param_groups]
+        factors = [min(update / length, 1.0) for length in lengths]
+        stepped_at(optimizer, factors, partial(train, (model, [optimizer]), number))
         seen.append(whole(model))
-    return seen
-
-
-def states(training: Training, flat: bool) -> dict[str, Any]:
-    options = dcp.StateDictOptions(flatten_optimizer_state_dict=flat)
-    model, optimizer = dcp.get_state_dict(*training, options=options)
-    return {"model": model, "optimizer": optimizer}
-
-
-def check_save(
-    engine: str, kind: str, wrap: Wrap, flat: bool, folder: Path, last: int
-) -> None:
-    """Takes the state after every update, as one may, and writes the last."""
-    training = build(engine, kind, wrap)
-    for update in range(1, last + 1):
-        train(training, update, shared_data=True)
-        factors = factors_of(training)
-        state = states(training, flat)
-        assert factors_of(training) == factors
-    checkpoint.save(state, checkpoint_id=folder)
-
-
-def check_resume(
-    engine: str, kind: str, wrap: Wrap, flat: bool, folder: Path, last: int
-) -> list[Any]:
-    """Loads into a new model; returns the parameters after each update that follows."""
-    training = build(engine, kind, wrap)
-    state = states(training, flat)
-    checkpoint.load(state, checkpoint_id=folder)
-    dcp.set_state_dict(
-        *training,
-        model_state_dict=state["model"],
-        optim_state_dict=state["optimizer"],
-        options=dcp.StateDictOptions(flatten_optimizer_state_dict=flat),
-    )
-    seen = []
-    for update in range(last + 1, LAST + 1):
-        train(training, update, shared_data=True)
-        seen.append(whole(training[0]))
     return seen
 
 
@@ -319,35 +358,187 @@ def run(groups: dict[int, Ranks], size: int, check: Callable[..., Any], *args: A
     return check(*args) if size == 1 else groups[size].run(check, *args)[0]
 
 
-ONE_PROCESS = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
-FORMS = pytest.mark.parametrize("flat", [False, True], ids=["plain", "flattened"])
+CHECKPOINTS = [
+    *(
+        ("fsdp2", kind, form)
+        for kind in ("adam", "adam-tensor-lr", "sgd")
+        for form in FORMS
+    ),
+    *(("ddp", "adam", form) for form in FORMS),
+    # Its gathered state crashes on a CPU.
+    *(
+        ("fsdp1", kind, form)
+        for kind in ("adam", "momentum")
+        for form in ("plain", "flattened")
+    ),
+    # Several optimizers: the other forms mix up their groups.
+    ("in-backward", "adam", "flattened"),
+]
 
 
 @ONE_PROCESS
-@FORMS
-@pytest.mark.parametrize(("saved", "loaded"), [(2, 4), (4, 2), (2, 1)])
-@pytest.mark.parametrize(
-    ("engine", "kind"),
-    [
-        ("fsdp2", "adam"),
-        ("fsdp2", "adam-tensor-lr"),
-        ("fsdp2", "sgd"),
-        ("ddp", "adam"),
-        ("fsdp1", "adam"),
-        ("fsdp1", "momentum"),
-    ],
-)
+@MOVES
+@pytest.mark.parametrize(("engine", "kind", "form"), CHECKPOINTS)
 def test_a_checkpoint_resumes_on_another_number_of_ranks(
     groups: dict[int, Ranks],
     tmp_path: Path,
-    engine: str,
-    kind: str,
     saved: int,
     loaded: int,
-    flat: bool,
+    engine: str,
+    kind: str,
+    form: str,
 ) -> None:
     """Bit-equal to the uninterrupted run, from the middle of the warmup."""
-    run(groups, saved, check_save, engine, kind, warm, flat, tmp_path, 2)
+    run(groups, saved, check_save, engine, kind, warm, form, tmp_path, 2)
     target = engine if loaded > 1 else "one-process"
-    seen = run(groups, loaded, check_resume, target, kind, warm, flat, tmp_path, 2)
+    seen = run(groups, loaded, check_resume, target, kind, warm, form, tmp_path)
     assert seen == by_hand(kind, [1, 2, 3, 4, 5, 6])[2:]
+
+
+def check_save_zero(engine: str, folder: Path, last: int) -> None:
+    training = model, (optimizer,) = build(engine, "adam", warm)
+    for update in range(1, last + 1):
+        train(training, update)
+    optimizer.consolidate_state_dict(to=0)
+    if is_first():
+        state = [model.module.state_dict(), optimizer.state_dict()]
+        torch.save(state, folder / "zero.pt")
+
+
+def check_resume_zero(engine: str, folder: Path, last: int) -> list[Any]:
+    training = model, (optimizer,) = build(engine, "adam", warm)
+    saved_model, saved_optimizer = torch.load(folder / "zero.pt")
+    getattr(model, "module", model).load_state_dict(saved_model)
+    optimizer.load_state_dict(saved_optimizer)
+    return trained_from(training, last)
+
+
+@MOVES
+@pytest.mark.parametrize(
+    ("engine", "same"), [("zero-outside", "one-process"), ("zero-inside", "one-group")]
+)
+def test_the_consolidated_state_of_zero_resumes_on_another_number_of_ranks(
+    groups: dict[int, Ranks],
+    tmp_path: Path,
+    saved: int,
+    loaded: int,
+    engine: str,
+    same: str,
+) -> None:
+    run(groups, saved, check_save_zero, engine, tmp_path, 2)
+    target = engine if loaded > 1 else same
+    seen = run(groups, loaded, check_resume_zero, target, tmp_path, 2)
+    assert seen == by_hand("adam", [1, 2, 3, 4, 5, 6], same)[2:]
+
+
+# --- checkpoints of a warmed optimizer for a bare one, and the other way round --------
+
+
+@ONE_PROCESS
+@MOVES
+@pytest.mark.parametrize("form", FORMS)
+def test_a_bare_optimizer_loads_a_warmed_checkpoint(
+    groups: dict[int, Ranks], tmp_path: Path, saved: int, loaded: int, form: str
+) -> None:
+    """And goes on at the full LR."""
+    run(groups, saved, check_save, "fsdp2", "adam", warm, form, tmp_path, 2)
+    target = "fsdp2" if loaded > 1 else "one-process"
+    seen = run(groups, loaded, check_resume, target, "adam", bare, form, tmp_path)
+    assert seen == by_hand("adam", [1, 2, STEPS, STEPS, STEPS, STEPS])[2:]
+
+
+def check_resume_from_bare(*args: Any, form: str) -> list[Any]:
+    if form == "gathered":
+        with pytest.warns(UserWarning, match="of an optimizer without warmup"):
+            return check_resume(*args)
+    planner = checkpoint.DefaultLoadPlanner(allow_partial_load=True)
+    return check_resume(*args, planner=planner)
+
+
+@ONE_PROCESS
+@MOVES
+@pytest.mark.parametrize("form", FORMS)
+def test_a_bare_checkpoint_loads_and_the_warmup_begins(
+    groups: dict[int, Ranks], tmp_path: Path, saved: int, loaded: int, form: str
+) -> None:
+    """From files of torch.distributed.checkpoint, where that is asked for."""
+    run(groups, saved, check_save, "fsdp2", "adam", bare, form, tmp_path, 2)
+    target = "fsdp2" if loaded > 1 else "one-process"
+    args = (target, "adam", warm, form, tmp_path)
+    seen = run(groups, loaded, partial(check_resume_from_bare, form=form), *args)
+    assert seen == by_hand("adam", [STEPS, STEPS, 1, 2, 3, 4])[2:]
+
+
+def scheduled(optimizer: Optimizer) -> Optimizer:
+    ExponentialLR(optimizer, 0.9)  # it writes `initial_lr` into the groups
+    return optimizer
+
+
+def check_refusal(wrap: Wrap, form: str, folder: Path, key: str) -> None:
+    missing = rf"Missing key in checkpoint state_dict: optimizer\.param_groups.*{key}"
+    with pytest.raises(checkpoint.CheckpointException, match=missing):
+        loaded_training("fsdp2", "adam", wrap, form, folder)
+
+
+@pytest.mark.parametrize("form", ["plain", "flattened"])
+def test_torch_refuses_to_load_keys_that_no_file_has_unless_asked_to(
+    groups: dict[int, Ranks], tmp_path: Path, form: str
+) -> None:
+    """A bare optimizer's checkpoint for a warmed one, or for one with a scheduler."""
+    groups[2].run(check_save, "fsdp2", "adam", bare, form, tmp_path, 2)
+    groups[2].run(check_refusal, scheduled, form, tmp_path, "initial_lr")
+    groups[2].run(check_refusal, warm, form, tmp_path, "warmup_updates")
+
+
+# --- an update that is skipped --------------------------------------------------------
+
+
+def check_scaler(kind: str) -> None:
+    training = model, (optimizer,) = build("fsdp2", kind, warm)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for update, factor in enumerate([1 / 4, 2 / 4, 2 / 4, 3 / 4], start=1):
+        assert on_all_ranks(factors_of(training)[0]) == on_all_ranks(factor)
+        before = shards(model)
+        scaler.scale(model(torch.ones(4, 5)).square().mean()).backward()
+        if update == 2 and distributed.get_rank() == 1:
+            model[0].weight.grad.to_local().fill_(torch.inf)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        moved = [
+            not torch.equal(*pair) for pair in zip(before, shards(model), strict=True)
+        ]
+        assert moved == [update != 2 and len(shard) > 0 for shard in before]
+
+
+@pytest.mark.parametrize("kind", ["adam", "adam-tensor-lr", "adamw-fused", "sgd"])
+@pytest.mark.parametrize("size", [2, 4])
+def test_an_update_that_one_rank_spoils_is_counted_by_none(
+    groups: dict[int, Ranks], size: int, kind: str
+) -> None:
+    """GradScaler skips it on all ranks for an inf in the shard of one."""
+    groups[size].run(check_scaler, kind)
+
+
+# --- the workers themselves -----------------------------------------------------------
+
+
+def check_fails_on(rank: int) -> None:
+    if distributed.get_rank() == rank:
+        raise ValueError("of this rank alone")
+    distributed.barrier()
+
+
+def check_waits_for(rank: int) -> None:
+    if distributed.get_rank() != rank:
+        distributed.barrier()
+
+
+def test_a_failure_of_one_rank_is_told_and_the_next_check_runs() -> None:
+    ranks = Ranks(2, timeout=1.0)
+    with pytest.raises(AssertionError, match=r"(?s)rank 1 of 2.*of this rank alone"):
+        ranks.run(check_fails_on, 1)
+    with pytest.raises(AssertionError, match=r"(?s)rank 0 of 2.*barrier.*Timed out"):
+        ranks.run(check_waits_for, 1)
+    assert ranks.run(on_all_ranks, 1) == [[1, 1], [1, 1]]
+    ranks.stop()
