@@ -13,9 +13,18 @@ PACKAGE = Path(warmopt.__file__).parent
 
 # A module may import those on lower levels only.
 LEVELS = [
-    ["shapes", "couplings", "group_lr", "second_moments", "plots"],
+    [
+        "shapes",
+        "couplings",
+        "group_lr",
+        "second_moments",
+        "on_device",
+        "compiling",
+        "plots",
+    ],
     ["schedule"],
     ["clock"],
+    ["loading"],
     ["warmed"],
     ["__init__"],
     ["demo"],

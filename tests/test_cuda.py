@@ -10,6 +10,7 @@ import torch
 
 from tests.optimizers import TORCH_ROWS, Row, assert_same, snapshot
 from tests.reference import stepped_at
+from warmopt import Warmed
 
 pytestmark = [
     pytest.mark.cuda,
@@ -39,3 +40,89 @@ def test_every_update_on_cuda_is_that_of_a_hand_scaled_loop(row: Row) -> None:
         )
         assert_same(snapshot(bare, twins[1]), snapshot(warmed, twins[0]))
     assert warmed.done
+
+
+def _trained(lr: torch.Tensor, updates: int, graph: bool) -> tuple[Warmed, list]:
+    """AdamW on a fixed gradient; captured at the third update, if a graph is asked."""
+    torch.manual_seed(0)
+    params = [torch.nn.Parameter(torch.randn(64, 64, device="cuda")) for _ in range(2)]
+    optimizer = torch.optim.AdamW(params, lr=lr, capturable=True)
+    warmed = Warmed(optimizer, steps=6)
+    for param in params:
+        param.grad = torch.randn_like(param)
+    eager = 2 if graph else updates
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(eager):
+            warmed.step()
+    torch.cuda.current_stream().wait_stream(stream)
+    if graph:
+        captured = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(captured):
+            warmed.step()  # recorded, not run
+        for _ in range(updates - eager):
+            captured.replay()
+    return warmed, params
+
+
+@pytest.mark.parametrize("updates", [4, 10])
+def test_a_captured_graph_is_replayed_through_the_warmup(updates: int) -> None:
+    graph, seen = _trained(torch.tensor(0.1, device="cuda"), updates, graph=True)
+    _, expected = _trained(torch.tensor(0.1, device="cuda"), updates, graph=False)
+    assert_same(expected, seen)
+    assert int(graph.param_groups[0]["warmup_updates"]) == min(updates, 6)
+
+
+def test_capturing_a_float_lr_that_ramps_is_refused() -> None:
+    param = torch.nn.Parameter(torch.zeros(4, device="cuda"))
+    param.grad = torch.ones_like(param)
+    warmed = Warmed(torch.optim.AdamW([param], lr=0.1, capturable=True), steps=6)
+    warmed.step()
+    with (
+        pytest.raises(RuntimeError, match="captured in a CUDA graph"),
+        torch.cuda.graph(torch.cuda.CUDAGraph()),
+    ):
+        warmed.step()
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_float_lr_costs_no_sync_and_no_kernel(fused: bool) -> None:
+    def kernels(optimizer: torch.optim.Optimizer) -> int:
+        with torch.profiler.profile(
+            activities=[torch.profiler.ProfilerActivity.CUDA]
+        ) as profile:
+            optimizer.step()
+            torch.cuda.synchronize()
+        return sum(event.count for event in profile.key_averages())
+
+    param = torch.nn.Parameter(torch.zeros(4, device="cuda"))
+    param.grad = torch.ones_like(param)
+    optimizer = torch.optim.AdamW([param], lr=0.1, fused=fused)
+    warmed = Warmed(optimizer, steps=100)
+    warmed.step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(5):
+            warmed.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert kernels(warmed) == kernels(optimizer)
+
+
+def test_fused_amp_skips_are_not_counted_and_cost_no_sync_in_the_step() -> None:
+    param = torch.nn.Parameter(torch.zeros(4, device="cuda"))
+    warmed = Warmed(torch.optim.AdamW([param], lr=0.1, fused=True), steps=4)
+    scaler = torch.amp.GradScaler("cuda", init_scale=2.0)
+    factors = []
+    for value in (1.0, torch.inf, 1.0, 1.0):
+        scaler.scale(torch.ones((), device="cuda"))
+        param.grad = torch.full_like(param, value)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            scaler.step(warmed)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        scaler.update()
+        factors.append(warmed.factors[0])
+    assert factors == [0.5, 0.5, 0.75, 1.0]

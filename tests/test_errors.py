@@ -43,27 +43,27 @@ WRONG = [
     (
         {"steps": -1},
         ValueError,
-        "steps must be an int of updates, >= 0, or a ratio in (0, 1), got -1.",
+        "steps must be an int of updates in [0, 2**53], or a ratio in (0, 1), got -1.",
     ),
     (
         {"steps": 2.5},
         ValueError,
-        "steps must be an int of updates, >= 0, or a ratio in (0, 1), got 2.5.",
+        "steps must be an int of updates in [0, 2**53], or a ratio in (0, 1), got 2.5.",
     ),
     (
         {"steps": math.nan},
         ValueError,
-        "steps must be an int of updates, >= 0, or a ratio in (0, 1), got nan.",
+        "steps must be an int of updates in [0, 2**53], or a ratio in (0, 1), got nan.",
     ),
     (
         {"steps": "10"},
         TypeError,
-        "steps must be an int of updates, >= 0, or a ratio in (0, 1), got '10'.",
+        "steps must be an int of updates in [0, 2**53], or a ratio in (0, 1), got '10'.",
     ),
     (
         {"steps": True},
         TypeError,
-        "steps must be an int of updates, >= 0, or a ratio in (0, 1), got True.",
+        "steps must be an int of updates in [0, 2**53], or a ratio in (0, 1), got True.",
     ),
     (
         {"steps": 0.1},
@@ -182,7 +182,7 @@ def test_a_wrong_argument_is_refused(
         (
             {"warmup_steps": -1},
             ValueError,
-            "warmup_steps of param group 1 must be an int of updates, >= 0, or a ratio "
+            "warmup_steps of param group 1 must be an int of updates in [0, 2**53], or a ratio "
             "in (0, 1), got -1.",
         ),
         (
@@ -314,12 +314,12 @@ def test_a_factor_that_fails_on_the_way_stops_the_step_and_nothing_else() -> Non
         (
             {"steps": -1},
             ValueError,
-            "steps must be an int of updates, >= 0, or a ratio in (0, 1), got -1.",
+            "steps must be an int of updates in [0, 2**53], or a ratio in (0, 1), got -1.",
         ),
         (
             {"steps": "x"},
             TypeError,
-            "steps must be an int of updates, >= 0, or a ratio in (0, 1), got 'x'.",
+            "steps must be an int of updates in [0, 2**53], or a ratio in (0, 1), got 'x'.",
         ),
         (
             {"groups": [0, 1]},
@@ -406,7 +406,7 @@ def test_a_rewarm_over_a_broken_group_changes_nothing() -> None:
             {"warmup_steps": "x"},
             TypeError,
             "warmup_steps of param group 0 of the loaded state must be an int of "
-            "updates, >= 0, or a ratio in (0, 1), got 'x'.",
+            "updates in [0, 2**53], or a ratio in (0, 1), got 'x'.",
         ),
         (
             {"warmup_start": math.nan},

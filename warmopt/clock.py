@@ -6,24 +6,42 @@ them, a bare optimizer ignores them, and there is no second file to forget.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from numbers import Real
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from warmopt.group_lr import Group
-from warmopt.schedule import Schedule
+from warmopt.on_device import factor_table, like_lr
+from warmopt.schedule import MOST_UPDATES, Schedule
 from warmopt.second_moments import beta2
 
-__all__ = ["DONE", "LENGTH", "MODE", "STATE", "UPDATES", "Clock"]
+__all__ = ["DONE", "LENGTH", "MODE", "STATE", "UPDATES", "Clock", "Ramp"]
 
+# The first two are tensors where the LR is one.
 UPDATES = "warmup_updates"  # int: updates done
 DONE = "warmup_done"  # bool: the warmup of the group is over, for good
 MODE = "warmup_mode"  # str: name of the mode
 LENGTH = "warmup_length"  # number of updates, from beta2 or rewarm(); 0 if from neither
 STATE = (UPDATES, DONE, MODE, LENGTH)
 
-_MOST_UPDATES = 2**53  # beyond, float64 cannot count
+
+class Ramp(NamedTuple):
+    """What groups that warm alike follow.
+
+    Attributes:
+        factor: Gives the factor of an update; the first is 1.
+        last: Update after which the warmup is over.
+        table: For a tensor LR, the factors on its device: see `factor_table`.
+    """
+
+    factor: Callable[[int], float]
+    last: int
+    table: Tensor | None = None
 
 
 class Clock:
@@ -39,6 +57,7 @@ class Clock:
     def __init__(self, schedule: Schedule, optimizer: Optimizer) -> None:
         self.schedule = schedule
         self._optimizer = optimizer
+        self._ramps: dict[Any, Ramp] = {}  # kept: a captured graph reads its table
         taken = optimizer.defaults
         self.steps_key = "warmopt_steps" if "warmup_steps" in taken else "warmup_steps"
         self.start_key = "warmopt_start" if "warmup_start" in taken else "warmup_start"
@@ -60,12 +79,18 @@ class Clock:
             group[self.steps_key] = own = schedule.checked_steps(self.steps_key, own)
         elif schedule.steps_from_beta2 is not None and LENGTH not in group:
             length = schedule.steps_from_beta2(beta2(self._optimizer, group))
-        steps = length or (schedule.steps if own is None else own)
-        if steps or schedule.steps != 0:
+        steps: Any = length or (schedule.steps if own is None else own)
+        if steps or schedule.steps != 0 or UPDATES in group:
             group.setdefault(UPDATES, 0)
             group.setdefault(DONE, steps == 0)
             group.setdefault(MODE, schedule.mode)
             group.setdefault(LENGTH, length)
+            group[UPDATES] = like_lr(group[UPDATES], group["lr"])
+            if not group[DONE]:
+                update, steps, _ = self.read(group)
+                if update > schedule.last_update(steps):
+                    group[DONE] = True
+            group[DONE] = like_lr(group[DONE], group["lr"])
 
     def restart(self, group: Group, steps: float | None) -> None:
         """Begins the warmup of a checked group anew, with a length if one is given."""
@@ -73,8 +98,13 @@ class Clock:
         length = group.get(LENGTH, 0) if steps is None else steps
         again = length or group.get(self.steps_key, self.schedule.steps)
         if steps == 0 or again:
-            new = {UPDATES: 0, DONE: steps == 0, MODE: self.schedule.mode}
-            group.update({**new, LENGTH: length})
+            if isinstance(group.get(UPDATES), Tensor):
+                group[UPDATES].zero_()  # in place: it may be part of a captured graph
+            else:
+                group[UPDATES] = 0
+            new = {DONE: steps == 0, MODE: self.schedule.mode, LENGTH: length}
+            group.update(new)
+            self.enrol(group)
 
     def read(self, group: Group) -> tuple[int, float, float]:
         """Returns what the factor of a warming group's next update follows from.
@@ -83,25 +113,35 @@ class Clock:
         """
         schedule = self.schedule
         return (
-            group[UPDATES] + 1,
+            int(group[UPDATES]) + 1,
             group[LENGTH] or group.get(self.steps_key, schedule.steps or 0),
-            group.get(self.start_key, schedule.start),
+            float(group.get(self.start_key, schedule.start)),
         )
+
+    def ramp(self, group: Group) -> Ramp | None:
+        """What an enrolled group follows; None if its warmup is over.
+
+        Groups that warm alike get the same object.
+        """
+        if group.get(DONE, True):
+            return None
+        _, steps, start = self.read(group)
+        lr = group["lr"]
+        kind = (lr.device, lr.dtype) if isinstance(lr, Tensor) else None
+        if (key := (steps, start, kind)) not in self._ramps:
+            schedule = self.schedule
+            formula = schedule.factor if schedule.offset else schedule.shape
+            factor = partial(formula, steps=steps, start=start)
+            last = schedule.last_update(steps)
+            table = factor_table(factor, last, lr) if kind else None
+            self._ramps[key] = Ramp(factor, last, table)
+        return self._ramps[key]
 
     def factor(self, group: Group) -> float:
         """Factor of the group's next update; 1 when its warmup is over."""
         return (
             self.schedule.factor(*self.read(group)) if self.is_warming(group) else 1.0
         )
-
-    def count(self, group: Group) -> bool:
-        """Counts an update of a warming group; says whether its warmup is over now."""
-        update, steps, _ = self.read(group)
-        group[UPDATES] = update
-        if update < steps or update < self.schedule.last_update(steps):
-            return False
-        group[DONE] = True
-        return True
 
     def describe(self, group: Group) -> str:
         """Where the group stands, in words."""
@@ -124,8 +164,8 @@ class Clock:
         self.check(group, name)
         rehearsal = dict(group)
         self.enrol(rehearsal)  # finds beta2, where it is needed
-        if rehearsal.get(DONE) is False:
-            self.schedule.factor(*self.read(rehearsal))  # calls a function as mode
+        if ramp := self.ramp(rehearsal):
+            ramp.factor(1)  # a function as mode may refuse
 
     def check(self, group: Group, name: str) -> None:
         """Raises TypeError or ValueError where a key of ours holds what it may not."""
@@ -134,17 +174,16 @@ class Clock:
             schedule.checked_steps(f"{self.steps_key} of {name}", group[self.steps_key])
         if self.start_key in group:
             schedule.checked_start(f"{self.start_key} of {name}", group[self.start_key])
-        if not any(key in group for key in STATE):
-            return
-        updates, done, mode, length = (group.get(key) for key in STATE)
-        if type(updates) is not int:
+        updates, length = group.get(UPDATES, 0), group.get(LENGTH, 0)
+        if not (type(updates) is int or _is_tensor(updates, torch.int64)):
             raise TypeError(f"{UPDATES} of {name} must be an int, got {updates!r}.")
         if not isinstance(length, (int, float)) or isinstance(length, bool):
             raise TypeError(f"{LENGTH} of {name} must be a number, got {length!r}.")
-        for key, value in ((UPDATES, updates), (LENGTH, length)):
-            if not 0 <= value <= _MOST_UPDATES:
+        for key, value in ((UPDATES, int(updates)), (LENGTH, length)):
+            if not 0 <= value <= MOST_UPDATES:
                 raise ValueError(f"{key} of {name} must be in [0, 2**53], got {value}.")
-        if type(done) is not bool:
+        done, mode = group.get(DONE, False), group.get(MODE, schedule.mode)
+        if not (type(done) is bool or _is_tensor(done, torch.bool)):
             raise TypeError(f"{DONE} of {name} must be a bool, got {done!r}.")
         if not done and mode != schedule.mode:
             raise ValueError(
@@ -152,3 +191,7 @@ class Clock:
                 f"({MODE} of {name}), got {schedule.mode!r}. Build Warmed with it, or "
                 f"set that entry to {schedule.mode!r} to go on with yours."
             )
+
+
+def _is_tensor(value: Any, dtype: torch.dtype) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 0 and value.dtype == dtype

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Group", "Scaled", "momentum_key", "restore", "scale"]
+__all__ = ["Group", "Scaled", "momentum_key", "restore", "scale_momentum"]
 
 Group = dict[str, Any]
-Scaled = list[tuple[Group, str, Any, Any, float]]
-"""What is scaled now: (group, key, base value, scaled value, factor) of each."""
+Scaled = list[tuple[Group, str, Any, Any, Any, Any]]
+"""What is scaled now, for each: (group, key, base value, scaled value, factor, and
+what an LR follows)."""
 
 
-def scale(group: Group, key: str, factor: float, scaled: Scaled) -> None:
-    """Multiplies `group[key]` by `factor` and notes it in `scaled`."""
-    base = group[key]
-    value = (base[0] * factor, *base[1:]) if key == "betas" else base * factor
-    scaled.append((group, key, base, value, factor))  # first, lest it be lost
-    group[key] = value
+def scale_momentum(group: Group, factor: float, scaled: Scaled) -> None:
+    """Multiplies the group's momentum, if it has one, and notes it in `scaled`."""
+    if key := momentum_key(group):
+        base = group[key]
+        value = (base[0] * factor, *base[1:]) if key == "betas" else base * factor
+        scaled.append((group, key, base, value, factor, None))
+        group[key] = value
 
 
 def restore(scaled: Scaled) -> None:
@@ -30,13 +32,16 @@ def restore(scaled: Scaled) -> None:
     as it stepped, in effective units: the base becomes what it wrote / factor. (What
     it writes into a tensor in place is lost: to see that would cost a host sync.)
     """
-    for group, key, base, value, factor in scaled:
+    for group, key, base, value, factor, _ in scaled:
         now = group[key]
-        same = now is value or (isinstance(now, float) and now == value)
-        if same or (key == "lr" and now is not base and not factor):
+        if now is value:
             group[key] = base
-        elif key == "lr" and now is not base:
-            group[key] = now / factor
+        elif now is not base:
+            same = isinstance(now, float) and now == value
+            if same or (key == "lr" and not factor):
+                group[key] = base
+            elif key == "lr":
+                group[key] = now / factor
 
 
 def momentum_key(group: Group) -> str | None:

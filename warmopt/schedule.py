@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
@@ -15,8 +16,9 @@ from typing import Any
 
 from warmopt.shapes import MODES, exponential, last_update
 
-__all__ = ["ModeLike", "Schedule"]
+__all__ = ["MOST_UPDATES", "ModeLike", "Schedule"]
 
+MOST_UPDATES = 2**53  # beyond, float64 cannot count
 ModeLike = str | Callable[..., float]
 
 
@@ -94,22 +96,22 @@ class Schedule:
 
     def checked_steps(self, name: str, steps: Any) -> int:
         """Returns a length in updates, from an int or a ratio; `name` is for errors."""
-        if isinstance(steps, Real) and 0 < float(steps) < 1:
+        if _is_number(steps) and 0 < steps < 1:
             if self.total_steps is None:
                 raise TypeError(
                     f"total_steps must be given where {name} is a ratio, got {name}="
                     f"{steps!r}. Pass the updates of the whole run, or an int length."
                 )
             steps = max(1, round(float(steps) * self.total_steps))
-        if not (_is_int(steps) and steps >= 0):
-            allowed = "an int of updates, >= 0, or a ratio in (0, 1)"
+        if not (_is_int(steps) and 0 <= steps <= MOST_UPDATES):
+            allowed = "an int of updates in [0, 2**53], or a ratio in (0, 1)"
             raise _wrong(name, steps, allowed)
         self.last_update(int(steps))  # the shape may refuse it
         return int(steps)
 
     def checked_start(self, name: str, start: Any) -> float:
         """Returns a start factor as a float; `name` is for errors."""
-        if not (_is_number(start) and 0.0 <= float(start) < math.inf):
+        if not (_is_number(start) and 0.0 <= start <= sys.float_info.max):
             raise _wrong(name, start, "a finite number >= 0")
         if start == 0.0 and self.shape is exponential:
             raise _wrong(name, start, "> 0 with mode='exponential'")

@@ -7,20 +7,22 @@ scheduler set; only while the wrapped optimizer steps is it that value x factor.
 from __future__ import annotations
 
 import functools
-import warnings
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
     _global_optimizer_post_hooks,
     _global_optimizer_pre_hooks,
 )
 
-from warmopt.clock import DONE, STATE, UPDATES, Clock
+from warmopt.clock import DONE, UPDATES, Clock, Ramp
+from warmopt.compiling import eagerly, in_compiled_region, is_compiled, stay_untraced
 from warmopt.couplings import check_coupling, check_first_lr
-from warmopt.group_lr import Group, Scaled, momentum_key, restore, scale
+from warmopt.group_lr import Group, Scaled, momentum_key, restore, scale_momentum
+from warmopt.loading import Watch, checked_and_completed
+from warmopt.on_device import HostCopy, count_on_device, is_capturing, may_capture
 from warmopt.schedule import ModeLike, Schedule
 
 __all__ = ["Warmed"]
@@ -39,29 +41,19 @@ class _Memo:
     """What may be forgotten; in one object, since frameworks copy our attributes."""
 
     def __init__(self) -> None:
+        # What each group follows, while it warms. Checked by identity at every step.
+        self.plan: list[tuple[Group, Ramp | None]] = []
         self.groups_done = -1  # how many there are, once the warmup of all is over
+        self.ramps_a_float = False
+        self.ramps_a_tensor = False
+        self.reads_in = 0  # steps until a count on the device may be at its end
+        self.may_capture = False  # whether there is a device that captures graphs
+        self.is_compiled = False  # whether the wrapped step is, by hand
+
         self.last: Scaled = []  # of the last step, for get_last_lr
-
-
-class _LoadWatch:
-    """The load hooks on the wrapped optimizer, which may be pickled with it.
-
-    They hold the wrapper weakly: an abandoned or copied one must not act.
-    """
-
-    def __init__(self, warmed: Warmed | None = None) -> None:
-        self._warmed = (lambda: None) if warmed is None else weakref.ref(warmed)
-
-    def __reduce__(self) -> tuple[type[_LoadWatch], tuple[()]]:
-        return _LoadWatch, ()
-
-    def before(self, _: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any] | None:
-        warmed = self._warmed()
-        return None if warmed is None else warmed._before_load(state_dict)
-
-    def after(self, _: Optimizer) -> None:
-        if (warmed := self._warmed()) is not None:
-            warmed._after_load()
+        self.found_inf: Tensor | None = None  # what a GradScaler has set
+        # Groups of the last step that count, if what is on its way to the host is 0.
+        self.uncounted: tuple[HostCopy, list[Group]] | None = None
 
 
 class Warmed(Optimizer):
@@ -126,8 +118,22 @@ class Warmed(Optimizer):
     defaults = _delegated("defaults")
     # GradScaler sets and deletes these on the object that it is given.
     grad_scale = _delegated("grad_scale")
-    found_inf = _delegated("found_inf")
     _step_supports_amp_scaling = _delegated("_step_supports_amp_scaling")
+
+    @property
+    def found_inf(self) -> Any:
+        """What GradScaler tells a fused optimizer: whether to skip the update."""
+        return getattr(self.wrapped, "found_inf")  # noqa: B009
+
+    @found_inf.setter
+    def found_inf(self, value: Any) -> None:
+        setattr(self.wrapped, "found_inf", value)  # noqa: B010
+        self._memo.found_inf = value
+
+    @found_inf.deleter
+    def found_inf(self) -> None:
+        delattr(self.wrapped, "found_inf")
+        self._memo.found_inf = None
 
     # Optimizer.__init__ is not called: it would make groups, state and hooks of our
     # own, and hook `step` a second time. Hooks are found by __getattr__.
@@ -164,9 +170,13 @@ class Warmed(Optimizer):
         self.wrapped: Optimizer = optimizer
         self._clock = clock
         self._momentum_start = momentum_start
+        self._start()
+
+    def _start(self) -> None:
+        stay_untraced()
         self._memo = _Memo()
         self._enrol_groups()
-        self._watch_loads()
+        Watch(self).register(self.wrapped)
 
     # --- the step -----------------------------------------------------------------
 
@@ -177,24 +187,31 @@ class Warmed(Optimizer):
         the base LR. After an exception, LR and count are what they were.
         """
         self._opt_called = True  # for the order check of torch's schedulers
-        wrapped = self.wrapped
-        if self._memo.groups_done == len(wrapped.param_groups):
+        wrapped, memo = self.wrapped, self._memo
+        if memo.uncounted is not None:
+            self._settle()
+        if memo.groups_done == len(wrapped.param_groups):
             return wrapped.step(*args, **kwargs)
 
+        if memo.may_capture and is_capturing():
+            self._check_capture()
         scaled: Scaled = []
+        memo.last = scaled
         if args and callable(args[0]):
             args = (self._at_base_lr(args[0], scaled), *args[1:])
         elif callable(kwargs.get("closure")):
             kwargs["closure"] = self._at_base_lr(kwargs["closure"], scaled)
+        run = wrapped.step
+        if memo.ramps_a_float and (in_compiled_region() or memo.is_compiled):
+            run = eagerly(run)
         try:
             if _has_step_hooks(wrapped):
-                result = self._step_inside_hooks(args, kwargs, scaled)
+                result = self._step_inside_hooks(run, args, kwargs, scaled)
             else:
                 self._scale_groups(scaled)
-                result = wrapped.step(*args, **kwargs)
+                result = run(*args, **kwargs)
         finally:
             restore(scaled)
-        self._memo.last = scaled or self._memo.last
         self._count_update()
         return result
 
@@ -204,22 +221,47 @@ class Warmed(Optimizer):
 
     def _scale_groups(self, scaled: Scaled) -> None:
         """Multiplies the LR of each warming group, and its momentum, by its factor."""
-        clock, seen, factor = self._clock, None, 1.0
-        for group in self.wrapped.param_groups:
-            if group.get(DONE) is False or clock.is_warming(group):
-                now = clock.read(group)
-                if now != seen:  # groups that began together share one factor
-                    seen, factor = now, clock.schedule.factor(*now)
-                    if now[0] == 1:
-                        check_first_lr(self.wrapped, group)
-                scale(group, "lr", factor, scaled)
-                if self._momentum_start is not None and (key := momentum_key(group)):
-                    update, steps, _ = now
-                    warmed = clock.schedule.factor(update, steps, self._momentum_start)
-                    scale(group, key, min(warmed, 1.0), scaled)
+        groups, plan = self.wrapped.param_groups, self._memo.plan
+        if len(groups) != len(plan):
+            plan = self._enrol_groups()
+        factor: Any = 1.0
+        at, seen = 0, None  # groups that began together share one factor
+        for group, (planned, ramp) in zip(groups, plan, strict=True):
+            if group is not planned:  # someone has put other groups into the list
+                restore(scaled)
+                scaled.clear()
+                self._enrol_groups()
+                return self._scale_groups(scaled)
+            if ramp is None:
+                continue
+            base, updates = group["lr"], group[UPDATES]
+            if ramp.table is not None:
+                factor, at = ramp.table.take(updates), 0
+                if not isinstance(base, Tensor):  # a scheduler has put a float there
+                    factor = factor.item()
+            elif updates + 1 != at or ramp is not seen:
+                at, seen = updates + 1, ramp
+                factor = ramp.factor(at)
+                if at == 1:
+                    check_first_lr(self.wrapped, group)
+            value = base * factor
+            # Noted first, lest it be lost.
+            scaled.append((group, "lr", base, value, factor, ramp))
+            group["lr"] = value
+        if self._momentum_start is not None:
+            for group, ramp in plan:
+                if ramp is not None:
+                    update, steps, _ = self._clock.read(group)
+                    schedule, start = self._clock.schedule, self._momentum_start
+                    factor = min(schedule.factor(update, steps, start), 1.0)
+                    scale_momentum(group, factor, scaled)
 
     def _step_inside_hooks(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], scaled: Scaled
+        self,
+        run: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        scaled: Scaled,
     ) -> Any:
         """The step where it has hooks, which are user code: they run at the base LR.
 
@@ -249,7 +291,7 @@ class Warmed(Optimizer):
         # torch lets only other kinds of hooks be prepended.
         wrapped._optimizer_step_post_hooks.move_to_end(handles[1].id, last=False)  # type: ignore[attr-defined]
         try:
-            return wrapped.step(*args, **kwargs)
+            return run(*args, **kwargs)
         finally:
             for handle in handles:
                 handle.remove()
@@ -271,27 +313,88 @@ class Warmed(Optimizer):
 
     def _count_update(self) -> None:
         """Counts the update for every group that it really moved."""
-        found_inf = getattr(self.wrapped, "found_inf", None)
-        if found_inf is not None and found_inf.item():
-            return  # a fused kernel has skipped the update
-        for group in self.wrapped.param_groups:
-            if group.get(DONE) is False and group["lr"] != 0:
-                for param in group["params"]:
-                    if param.requires_grad:
-                        if self._clock.count(group):
-                            self._note_done()
-                        break
+        memo, found_inf, moved, over = self._memo, self._memo.found_inf, [], False
+        for group, _, base, _, _, ramp in memo.last:
+            if ramp is None:  # a momentum
+                continue
+            # A frozen group has not moved, with or without gradients.
+            for param in group["params"]:
+                if param.requires_grad:
+                    break
+            else:
+                if group["params"]:  # of an empty group, another rank may hold some
+                    continue
+            if ramp.table is not None:
+                count_on_device(group[UPDATES], ramp.last, base, found_inf)
+            elif found_inf is not None:  # a fused kernel may have skipped the update
+                moved += [group] * (base != 0)
+            elif base != 0:
+                group[UPDATES] = update = group[UPDATES] + 1
+                over = over or update >= ramp.last
+        if moved and found_inf is not None:
+            memo.uncounted = HostCopy(found_inf), moved
+        if memo.ramps_a_tensor and not self._is_capturing():
+            memo.reads_in -= 1
+            over = over or memo.reads_in <= 0
+        if over:
+            self._enrol_groups()
+
+    def _settle(self) -> None:
+        """Brings into the groups what only the device knew."""
+        if self._memo.uncounted is not None:
+            found_inf, moved = self._memo.uncounted
+            self._memo.uncounted = None
+            if not found_inf.item():
+                for group in moved:
+                    group[UPDATES] += 1
+        self._enrol_groups()
+
+    def _is_capturing(self) -> bool:
+        return self._memo.may_capture and is_capturing()
+
+    def _check_capture(self) -> None:
+        """Raises where every replay of a captured graph would repeat one update."""
+        frozen = None if self._momentum_start is None else "momentum_start"
+        groups = self.wrapped.param_groups
+        for group, (planned, ramp) in zip(groups, self._memo.plan, strict=False):
+            table = None if ramp is None else ramp.table
+            if group is not planned or len(groups) != len(self._memo.plan):
+                frozen = "a param group that was never stepped"
+            elif ramp is not None and (
+                table is None or any(p.device != table.device for p in group["params"])
+            ):
+                frozen = f"lr={group['lr']!r}"
+        if frozen:
+            raise RuntimeError(
+                "lr must be a tensor on the device for its warmup to be captured in a "
+                f"CUDA graph, got {frozen}: each replay would repeat this update. "
+                "Build the optimizer with lr=torch.tensor(..., device='cuda') and "
+                "capturable=True, or capture when the warmup is done."
+            )
 
     # --- groups -------------------------------------------------------------------
 
-    def _enrol_groups(self) -> None:
-        for group in self.wrapped.param_groups:
-            self._clock.enrol(group)
-        self._note_done()
-
-    def _note_done(self) -> None:
-        """Notes whether all groups are done, which is what ends the work of `step`."""
-        self._memo.groups_done = len(self.wrapped.param_groups) if self.done else -1
+    def _enrol_groups(self) -> list[tuple[Group, Ramp | None]]:
+        """Starts the clocks of new groups; notes what each group follows from now."""
+        memo, clock, groups = self._memo, self._clock, self.wrapped.param_groups
+        for group in groups:
+            if DONE not in group:
+                clock.check_new(group, "a new param group")
+            clock.enrol(group)
+        memo.plan = [(group, clock.ramp(group)) for group in groups]
+        ramps = [(group, ramp) for group, ramp in memo.plan if ramp is not None]
+        memo.groups_done = -1 if ramps else len(groups)
+        left = [
+            ramp.last - int(group[UPDATES])
+            for group, ramp in ramps
+            if ramp.table is not None
+        ]
+        memo.reads_in = min(left, default=0)
+        memo.ramps_a_tensor = bool(left)
+        memo.ramps_a_float = len(left) < len(ramps)
+        memo.is_compiled = is_compiled(self.wrapped.step)
+        memo.may_capture = may_capture()
+        return memo.plan
 
     def add_param_group(self, param_group: Group) -> None:
         """Adds a group to the wrapped optimizer; it warms from its own first update.
@@ -342,18 +445,20 @@ class Warmed(Optimizer):
         for group in chosen.values():
             self._clock.restart(group, steps)
         self._memo.last = []
-        self._note_done()
+        self._enrol_groups()
 
     # --- what users ask -----------------------------------------------------------
 
     @property
     def done(self) -> bool:
         """Whether the warmup of every group is over."""
-        return not any(map(self._clock.is_warming, self.wrapped.param_groups))
+        self._settle()
+        return self._memo.groups_done >= 0
 
     @property
     def factors(self) -> list[float]:
         """Factor of each group's next update, dimensionless; 1 when it is over."""
+        self._settle()
         return list(map(self._clock.factor, self.wrapped.param_groups))
 
     def get_last_lr(self) -> list[Any]:
@@ -365,14 +470,16 @@ class Warmed(Optimizer):
         groups = self.wrapped.param_groups
         if self._memo.groups_done == len(groups):
             return [group["lr"] for group in groups]
-        scaled = self._memo.last
-        used = {id(group): lr for group, key, _, lr, _ in scaled if key == "lr"}
-        return [
-            used.get(id(group), group["lr"] * factor)
-            for group, factor in zip(groups, self.factors, strict=True)
-        ]
+        used = {
+            id(group): lr for group, key, _, lr, *_ in self._memo.last if key == "lr"
+        }
+        if not all(id(group) in used for group in groups):
+            for group, factor in zip(groups, self.factors, strict=True):
+                used.setdefault(id(group), group["lr"] * factor)
+        return [used[id(group)] for group in groups]
 
     def __repr__(self) -> str:
+        self._settle()
         states = list(map(self._clock.describe, self.wrapped.param_groups))
         if len(set(states)) > 1:
             states = [f"group {index}: {state}" for index, state in enumerate(states)]
@@ -396,6 +503,7 @@ class Warmed(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """The wrapped optimizer's state dict; its param groups hold the warmup."""
+        self._settle()  # a hook does the same, but not every class runs them
         return self.wrapped.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -416,48 +524,24 @@ class Warmed(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         lost = ("step", "_memo")  # a patch by someone else; references to groups
+        self._settle()
         return {key: value for key, value in vars(self).items() if key not in lost}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _memo=_Memo())
-        self._enrol_groups()
-        self._watch_loads()
+        vars(self).update(state)
+        self._start()
 
-    # --- loading: checked before, completed from what is live ---------------------
+    # --- what the hooks on the wrapped optimizer ask: see loading.Watch -------------
 
-    def _watch_loads(self) -> None:
-        """Hooks the wrapped optimizer's loading, for when it is what loads."""
-        if hasattr(self.wrapped, "_optimizer_load_state_dict_pre_hooks"):
-            watch = _LoadWatch(self)
-            self.wrapped.register_load_state_dict_pre_hook(watch.before)
-            self.wrapped.register_load_state_dict_post_hook(watch.after)
+    def _before_save(self) -> None:
+        self._settle()
 
     def _before_load(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        """Checks what is ours in the state; takes what it lacks from what is live."""
-        clock = self._clock
-        ours = (*STATE, clock.steps_key, clock.start_key)
-        if "param_groups" not in state_dict:
-            return state_dict  # of a class with a form of its own
-        saved = list(state_dict["param_groups"])
-        for index, group in enumerate(saved):
-            clock.check(group, f"param group {index} of the loaded state")
-        bare = False
         live = self.wrapped.param_groups
-        # Where there are more of the one than of the other, torch will refuse.
-        for index, (old, new) in enumerate(zip(live, saved, strict=False)):
-            kept = {key: old[key] for key in ours if key in old and key not in new}
-            saved[index] = {**new, **kept}
-            bare = bare or UPDATES in kept
-        if bare:
-            warnings.warn(
-                "The loaded state is of an optimizer without warmup: the warmup goes "
-                "on from where it was. Call rewarm() to begin it anew.",
-                stacklevel=3,
-            )
-        return {**state_dict, "param_groups": saved}
+        return checked_and_completed(state_dict, live, self._clock)
 
     def _after_load(self) -> None:
-        self._memo.last = []
+        self._memo.last, self._memo.uncounted = [], None
         self._enrol_groups()
 
 

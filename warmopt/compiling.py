@@ -1,0 +1,51 @@
+"""Keep warmopt out of `torch.compile`, and a changing float LR too.
+
+Dynamo loses attributes and entries of param groups that are written in a traced frame,
+so no frame of warmopt is traced; the wrapped optimizer's step still is. But a float
+LR is a constant to the compiler: while it ramps, the foreach path would be compiled
+for every value, up to the limit, and stay uncompiled for good. Then it runs eagerly.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._C._dynamo.eval_frame import get_eval_frame_callback
+
+__all__ = ["eagerly", "in_compiled_region", "is_compiled", "stay_untraced"]
+
+in_compiled_region = get_eval_frame_callback
+"""What compiles the frames that are called now; none of it outside torch.compile."""
+
+
+@functools.cache
+def stay_untraced() -> None:
+    """Tells dynamo to trace no frame of this package."""
+    # Not imported with the package: it takes a second. Any optimizer imports it.
+    import torch._dynamo
+
+    torch._dynamo.trace_rules.add("warmopt")
+
+
+def is_compiled(step: Callable[..., Any]) -> bool:
+    """Whether a step is `torch.compile` of one, put there by hand."""
+    return not hasattr(step, "__self__") and hasattr(step, "_torchdynamo_orig_callable")
+
+
+def eagerly(step: Callable[..., Any]) -> Callable[..., Any]:
+    """The step without compilation, be it of the step or of what calls it."""
+    if is_compiled(step):
+        step = step._torchdynamo_orig_callable  # type: ignore[attr-defined]
+    return functools.partial(_disabled(), step)
+
+
+@functools.cache
+def _disabled() -> Callable[..., Any]:
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def run(step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return step(*args, **kwargs)
+
+    return run  # type: ignore[no-any-return]
