@@ -116,7 +116,7 @@ class Row:
 
 
 def seed(number: int) -> None:
-    torch.manual_seed(number)
+    torch.default_generator.manual_seed(number)
     np.random.seed(number)  # what Kron draws from
 
 
