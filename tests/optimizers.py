@@ -116,7 +116,7 @@ class Row:
 
 
 def seed(number: int) -> None:
-    torch.manual_seed(number)
+    torch.default_generator.manual_seed(number)
     np.random.seed(number)  # what Kron draws from
 
 
@@ -140,7 +140,7 @@ WARNINGS = {
 }
 
 
-def _warning_of(name: str) -> str:
+def warning_of(name: str) -> str:
     return next(
         (text for known, text in WARNINGS.items() if re.search(known, name)), ""
     )
@@ -165,7 +165,7 @@ def _torch_rows() -> Iterator[Row]:
         row = partial(
             Row,
             make=cls,
-            warns=_warning_of(cls.__name__),
+            warns=warning_of(cls.__name__),
         )
         yield row(f"{name}-loop", options={"foreach": False})
         yield row(f"{name}-foreach", options={"foreach": True})
@@ -227,7 +227,7 @@ UNBUILDABLE = {
 
 
 def _row(library: str, name: str, cls: Any) -> Row:
-    warns = _warning_of(name)
+    warns = warning_of(name)
     row = partial(Row, f"{library}.{name}", make=cls, lr=None, warns=warns)
     if re.search("^(Ada)?Muon|^AdaGO|^NorMuon", name):
         return row(group_options={"use_muon": True})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -138,7 +139,12 @@ def test_the_order_warning_comes_only_when_it_is_true(attached: str) -> None:
         scheduler.step()
 
 
-def test_a_resumed_scheduler_and_warmup_go_on_in_any_order() -> None:
+@pytest.mark.parametrize(
+    "order", list(itertools.permutations(["wrap", "schedule", "load"]))
+)
+def test_a_resumed_scheduler_and_warmup_go_on_in_any_order(
+    order: tuple[str, ...],
+) -> None:
     def run(restore_at: int | None, order: tuple[str, ...]) -> list[Any]:
         warmed = Warmed(bare(False), steps=STEPS)
         scheduler = lr_scheduler.CosineAnnealingLR(warmed, 150)
@@ -161,7 +167,105 @@ def test_a_resumed_scheduler_and_warmup_go_on_in_any_order() -> None:
             scheduler.step()
         return used
 
-    expected = run(None, ())
-    assert run(20, ("wrap", "schedule", "load")) == expected
-    assert run(20, ("schedule", "wrap", "load")) == expected
-    assert run(20, ("schedule", "load", "wrap")) == expected
+    assert run(20, order) == run(None, ())
+
+
+# After `add_param_group` in mid-run the others of torch raise an error, or leave the
+# new group at its LR, bare or wrapped.
+TAKE_LATE_GROUPS = (
+    *("StepLR", "MultiStepLR", "LinearLR", "ExponentialLR", "PolynomialLR"),
+    *("CosineAnnealingLR", "SequentialLR", "ChainedScheduler", "ReduceLROnPlateau"),
+)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("attached", ["warmed", "wrapped"])
+def test_a_late_group_is_scheduled_as_without_warmup_and_warms_by_itself(
+    name: str, attached: str
+) -> None:
+    joins = 11
+
+    def used(optimizer: Optimizer, inner: Optimizer, target: Optimizer) -> list[Any]:
+        scheduler = SCHEDULERS[name](target)
+        seen = watch(inner, lrs)
+        for update in range(1, joins + STEPS + 20):
+            if update == joins + 1:
+                late = Parameter(torch.zeros(1))
+                late.grad = torch.ones(1)
+                optimizer.add_param_group({"params": [late], "lr": 0.3})
+            optimizer.step()
+            plateau = isinstance(scheduler, lr_scheduler.ReduceLROnPlateau)
+            try:
+                scheduler.step(*([1.0] if plateau else []))
+            except Exception as error:
+                return [*seen, [type(error), str(error)]]
+        return seen
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The first update runs at LR")
+        inner = bare(False)
+        expected = used(inner, inner, inner)
+        inner = bare(False)
+        warmed = Warmed(inner, steps=STEPS)
+        actual = used(warmed, inner, warmed if attached == "warmed" else inner)
+    assert len(actual) == len(expected)
+    for update, (one, other) in enumerate(zip(expected, actual, strict=True), start=1):
+        if isinstance(one[0], type):
+            assert one == other
+            continue
+        since = (update, update, update - joins)
+        factors = [min(n / STEPS, 1.0) for n in since]
+        assert other == [lr * f for lr, f in zip(one, factors, strict=False)]
+    moved = not isinstance(expected[-1][0], type) and expected[-1][2] != 0.3
+    assert moved == (name in TAKE_LATE_GROUPS)
+
+
+def test_a_momentum_that_is_scheduled_and_warms_up_is_the_product() -> None:
+    optimizer = bare(False)
+    expected = curve(optimizer, SCHEDULERS["OneCycleLR"](optimizer), 1, optimizer)
+    inner = bare(False)
+    warmed = Warmed(inner, steps=STEPS, momentum_start=0.5)
+    actual = curve(warmed, SCHEDULERS["OneCycleLR"](warmed), 1, inner)
+    for update, ((_, one), (_, other)) in enumerate(
+        zip(expected, actual, strict=True), start=1
+    ):
+        factor = min(0.5 + 0.5 * update / STEPS, 1.0)
+        assert other == (pytest.approx(one[0] * factor, rel=1e-15), one[1])
+    assert optimizer.param_groups[0]["betas"] == warmed.param_groups[0]["betas"]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_schedule_that_waits_for_the_warmup_begins_right_after_it(
+    name: str, steps: int
+) -> None:
+    """The recipe of the README: its first LR is that of the first update that is not
+    of the warmup; also where the run is saved and resumed before any of its updates."""
+    optimizer = bare(False)
+    expected = curve(optimizer, SCHEDULERS[name](optimizer), 1, optimizer)
+
+    def run(cut: int | None) -> list[list[float]]:
+        used: list[list[float]] = []
+        optimizer = Warmed(bare(False), steps=steps)
+        scheduler = SCHEDULERS[name](optimizer)
+        for update in range(20):
+            if update == cut:
+                states = optimizer.state_dict(), scheduler.state_dict()
+                optimizer = Warmed(bare(False), steps=steps)
+                scheduler = SCHEDULERS[name](optimizer)
+                optimizer.load_state_dict(states[0])
+                scheduler.load_state_dict(states[1])
+            warmed_up = optimizer.done
+            optimizer.step()
+            used.append(optimizer.get_last_lr())
+            if warmed_up:
+                plateau = isinstance(scheduler, lr_scheduler.ReduceLROnPlateau)
+                scheduler.step(*([1.0] if plateau else []))
+        return used
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The first update runs at LR")
+        whole = run(None)
+        assert whole[steps:] == [lr for lr, _ in expected[: 20 - steps]]
+        for cut in range(1, 20, 1 if steps else 5):
+            assert run(cut) == whole

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_optimizer
 import torch
 from torch.distributed.checkpoint import state_dict as dcp
 from torch.nn import Parameter
@@ -464,6 +465,88 @@ def test_a_closure_called_many_times_is_one_update() -> None:
     assert warmed.factors == [0.5]
 
 
+@pytest.mark.parametrize("outside", [torch.enable_grad, torch.no_grad])
+@pytest.mark.parametrize("name", ["sgd-loop", "adamw-foreach", "lbfgs-strong_wolfe"])
+def test_a_closure_runs_in_the_grad_mode_that_the_bare_optimizer_gives_it(
+    name: str, outside: Any
+) -> None:
+    def modes(optimizer: torch.optim.Optimizer) -> list[bool]:
+        def closure() -> float:
+            seen.append(torch.is_grad_enabled())
+            return 1.0
+
+        seen: list[bool] = []
+        with outside():
+            optimizer.step(closure)
+            seen.append(torch.is_grad_enabled())
+        return seen
+
+    row = ROWS[name]
+    assert modes(row.wrap(row.params(), steps=4)) == modes(row.build(row.params()))
+
+
+def test_a_line_search_is_that_of_a_hand_scaled_loop() -> None:
+    """LBFGS, strong Wolfe, on a real loss: the number of its evaluations too."""
+    row, evaluations = ROWS["lbfgs-strong_wolfe"], []
+
+    def step(optimizer: torch.optim.Optimizer, params: list[Parameter]) -> None:
+        def closure() -> torch.Tensor:
+            nonlocal calls
+            calls += 1
+            optimizer.zero_grad()
+            loss = sum((param**4 - 3 * param).sum() for param in params)
+            loss.backward()
+            return loss
+
+        calls = 0
+        optimizer.step(closure)
+        evaluations.append(calls)
+
+    params, expected_params = twins(row)
+    warmed, expected = row.wrap(params, steps=3), row.build(expected_params)
+    for update in range(1, 6):
+        step(warmed, params)
+        factor = min(update / 3, 1.0)
+        stepped_at(expected, [factor], partial(step, expected, expected_params))
+        assert_same(snapshot(expected, expected_params), snapshot(warmed, params))
+    assert evaluations[::2] == evaluations[1::2]
+    assert max(evaluations) > 2
+
+
+@pytest.mark.parametrize("by", ["closure", "two steps"])
+def test_sam_around_warmed_is_a_hand_scaled_sam(by: str) -> None:
+    """Its second step is the base optimizer's, so that is the one to wrap."""
+
+    def base(groups: Any, **options: Any) -> Warmed:
+        return Warmed(torch.optim.SGD(groups, **options), steps=4)
+
+    def step(sam: Any, params: list[Parameter]) -> None:
+        def closure() -> torch.Tensor:
+            sam.zero_grad()
+            loss = sum((param**4 - 3 * param).sum() for param in params)
+            loss.backward()
+            return loss
+
+        closure()
+        if by == "closure":
+            sam.step(closure)
+        else:
+            sam.first_step(zero_grad=True)
+            closure()
+            sam.second_step(zero_grad=True)
+
+    params, expected_params = twins(SGD)
+    options = {"lr": 0.01, "momentum": 0.9}
+    sam = pytorch_optimizer.SAM(params, base, **options)
+    expected = pytorch_optimizer.SAM(expected_params, torch.optim.SGD, **options)
+    for update in range(1, 7):
+        step(sam, params)
+        factor = min(update / 4, 1.0)
+        stepped_at(expected, [factor], partial(step, expected, expected_params))
+        assert_same(snapshot(expected, expected_params), snapshot(sam, params))
+    assert sam.base_optimizer.done
+
+
 def test_a_group_added_in_the_closure_warms_at_once() -> None:
     param, optimizer = sgd()
     late = Parameter(torch.zeros(1))
@@ -802,6 +885,27 @@ def test_attributes_reach_the_wrapped_optimizer() -> None:
     assert {warmed: 1}[warmed] == 1
 
 
+@pytest.mark.parametrize("name", ["ScheduleFreeSGD", "ScheduleFreeAdamW"])
+def test_schedule_free_switches_between_its_weights(name: str) -> None:
+    """Its train() and eval() move the parameters, as they do without the wrapper."""
+    row = ROWS[f"pytorch_optimizer.{name}"]
+    params, expected_params = twins(row)
+    warmed, expected = row.wrap(params, steps=4), row.build(expected_params)
+    for update in range(1, 7):
+        for switch in ("eval", "train"):
+            getattr(warmed, switch)()
+            getattr(expected, switch)()
+            assert_same(snapshot(expected, expected_params), snapshot(warmed, params))
+        row.step(warmed, params, update)
+        factor = min(update / 4, 1.0)
+        stepped_at(
+            expected, [factor], partial(row.step, expected, expected_params, update)
+        )
+    trained = params[0].detach().clone()
+    warmed.eval()
+    assert not torch.equal(params[0], trained)
+
+
 def test_zero_grad_is_the_wrapped_optimizers() -> None:
     param, optimizer = sgd()
     warmed = Warmed(optimizer, steps=2)
@@ -840,6 +944,25 @@ def test_hooks_and_profiler_run_once_per_step() -> None:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def test_hooks_from_before_the_wrapping_run_once_and_may_change_the_arguments() -> None:
+    class Taking(torch.optim.SGD):
+        def step(self, closure: None = None, scale: float = 1.0) -> float:
+            return scale * lrs(self)[0]
+
+    optimizer = Taking([Parameter(torch.zeros(1))], lr=1.0)
+    calls: list[Any] = []
+
+    def before(inner: torch.optim.Optimizer, args: Any, options: Any) -> Any:
+        calls.append((inner, args, options))
+        return args, {"scale": 8.0}
+
+    optimizer.register_step_pre_hook(before)
+    optimizer.register_step_post_hook(lambda inner, *_: calls.append(inner))
+    warmed = Warmed(optimizer, steps=2)
+    assert [warmed.step(None, scale=2.0) for _ in range(3)] == [4.0, 8.0, 8.0]
+    assert calls == [(optimizer, (optimizer, None), {"scale": 2.0}), optimizer] * 3
 
 
 def test_step_hooks_see_the_base_lr_and_may_set_it() -> None:
