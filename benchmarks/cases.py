@@ -27,7 +27,10 @@ def tiny() -> Shapes:
 
 def resnet50() -> Shapes:
     """161 tensors, 26 million parameters."""
-    norm = lambda channels: [(channels,), (channels,)]  # noqa: E731
+
+    def norm(channels: int) -> Shapes:
+        return [(channels,), (channels,)]
+
     shapes: Shapes = [(64, 3, 7, 7), *norm(64)]
     inputs = 64
     for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
@@ -61,7 +64,7 @@ def sixteenth(shapes: Shapes) -> Shapes:
     return [tuple(max(1, size // 16) for size in shape) for shape in shapes]
 
 
-MODELS = {
+MODELS: dict[str, Shapes] = {
     "none": [(1,)] * 100,
     "tiny": tiny(),
     "resnet50": resnet50(),
@@ -79,7 +82,7 @@ class Idle(optim.SGD):
     def step(self, closure: None = None) -> None:
         pass
 
-    step.hooked = True  # type: ignore[attr-defined]
+    step.hooked = True
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
@@ -160,12 +163,12 @@ class Case:
 
     def build(self, device: Device) -> Optimizer:
         """The bare optimizer, of parameters with gradients."""
-        options = {"device": device.torch_device}
-        params = [Parameter(torch.full(s, 0.1, **options)) for s in self.shapes]  # type: ignore[arg-type]
+        where = torch.device(device.torch_device)
+        params = [Parameter(torch.full(s, 0.1, device=where)) for s in self.shapes]
         for param in params:
             param.grad = torch.full_like(param, 0.01)
         groups = [{"params": params[i :: self.groups]} for i in range(self.groups)]
-        lr = 1e-3 if self.run == "eager" else torch.tensor(1e-3, **options)  # type: ignore[arg-type]
+        lr = 1e-3 if self.run == "eager" else torch.tensor(1e-3, device=where)
         make: Any = OPTIMIZERS.get(self.optimizer, Idle)
         return make(groups, lr=lr, **IMPLEMENTATIONS[self.implementation])
 
@@ -198,7 +201,7 @@ def _cuda_cases() -> Iterator[Case]:
     for how in _implementations("cuda"):
         yield Case("tiny", *how, groups=1, all_contenders=True)
     for how in _implementations("cuda"):
-        for groups in (1, 10, 100):
+        for groups in (1, 10, 100) if how[0] == "adamw" else (1,):
             yield Case("resnet50", *how, groups)
             if how[0] == "adamw":
                 yield Case("gpt2", *how, groups)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 
 from benchmarks.timing import Step
@@ -34,6 +35,9 @@ class Seat:
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
         self._groups = [dict(group) for group in optimizer.param_groups]
+        for group in self._groups:
+            if isinstance(group["lr"], Tensor):  # which some write in place
+                group["lr"] = group["lr"].clone()
         self._patch: dict[str, Any] = {}
 
     def _swap(self) -> None:

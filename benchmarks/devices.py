@@ -128,7 +128,7 @@ class Cuda:
 
 
 Device = Cpu | Cuda
-DEVICES = {"cpu": Cpu, "cuda": Cuda}
+DEVICES: dict[str, type[Device]] = {"cpu": Cpu, "cuda": Cuda}
 
 
 def processor() -> str:

@@ -26,7 +26,7 @@ from benchmarks.devices import DEVICES, Device, count
 from benchmarks.record import RESULTS, Row, environment, quoted, rows, write
 from benchmarks.timing import Runner, measure, ratio
 
-SECONDS, QUICK_SECONDS = 6.0, 2.0  # per case; twice that with all contenders
+SECONDS, QUICK_SECONDS = 5.0, 2.0  # per case; twice that with all contenders
 LEAST, MOST = 10, 300  # rounds per case
 ATTEMPTS = 2  # where the control is off 1, which one in twenty is by chance
 
@@ -46,16 +46,15 @@ def measured(
         skip(case.name, why)
         return []
     wrap, eager = WRAPS[case.run], case.run == "eager"
-    optimizer = case.build(device)
-    size = min(p.numel() for g in optimizer.param_groups for p in g["params"])
-    seconds *= 1 + case.all_contenders
-    control = bare(optimizer, 0, wrap)
     try:
+        optimizer = case.build(device)
+        control = bare(optimizer, 0, wrap)
         for _ in range(3):
             control()
     except Exception as error:  # no compiler, no memory
         skip(case.name, _told(error))
         return []
+    size = min(p.numel() for g in optimizer.param_groups for p in g["params"])
     runners, counts = [Runner(CONTROL, control)], [count(control, device, size, eager)]
     contenders = [c for c in CONTENDERS if c.few or case.all_contenders]
     for contender, (state, steps) in itertools.product(contenders, STEPS.items()):
@@ -70,6 +69,7 @@ def measured(
                 skip(f"{case.name}, {contender.name}, {state}", _told(error))
                 continue
         runners.append(Runner(contender.name, step, state, contender.period, seat))
+    seconds *= 1 + case.all_contenders
     for _ in range(ATTEMPTS):
         measure(control, runners, device.clock, seconds, least, MOST, progress)
         if all(ratio(runners[0], kind).covers(1) for kind in runners[0].own):
@@ -104,7 +104,7 @@ def overhead(
     seconds: Annotated[
         float | None,
         typer.Option(
-            min=0.0,
+            min=0.001,
             help="Per case; twice that with all contenders.",
             show_default=False,
         ),
@@ -129,8 +129,7 @@ def overhead(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     seconds = seconds or (QUICK_SECONDS if quick else SECONDS)
-    argv = sys.argv[1:]
-    record = {**environment(here, argv), "rows": [], "skipped": []}
+    record = {**environment(here, sys.argv[1:]), "rows": [], "skipped": []}
     start = time.perf_counter()
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
