@@ -24,7 +24,8 @@ all contenders step one and the same optimizer object. Blocks of the bare step a
 contender, half a millisecond each, take turns; a ratio is the median over such pairs,
 with its 95 % interval in brackets. In every case the bare step also runs against
 itself, as a control. *Not resolved* is what the control does not let us tell from
-nothing, and what has too wide an interval.
+nothing, what has too wide an interval, and what is less than 1 %, since that much
+differs from one process to the next.
 
 *Warming* is during the warmup, *done* after it. The number at the end of a case is how
 many param groups there are. This page is made from the records that it names, by

@@ -162,6 +162,7 @@ def test_the_share_of_a_peer() -> None:
         (Estimate(1.02, 1.01, 1.03), Estimate(1.0, 0.99, 1.011), "within the control"),
         (Estimate(1.02, 1.011, 1.031), Estimate(1.0, 0.99, 1.01), "interval too wide"),
         (Estimate(1.3, 1.25, 1.33), Estimate(1.0, 0.99, 1.01), "interval too wide"),
+        (Estimate(0.992, 0.99, 0.994), Estimate(1.0, 0.998, 1.002), "less than 1 %"),
         (Estimate(0.7, 0.69, 0.71), Estimate(1.0, 0.99, 1.01), ""),
     ],
 )
