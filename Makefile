@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-long format clean
+.PHONY: help demo test test-long bench format clean
 
 help:
 	@echo "make demo       train a small transformer with and without warmup (2 minutes)"
 	@echo "make test       lint, types, tests, coverage"
 	@echo "make test-long  the checks that take longer"
+	@echo "make bench      what a step costs, against every peer (10 minutes)"
 	@echo "make format     let ruff format the code"
 	@echo "make clean      remove the virtual environment and all that was built"
 	@echo "PYTHON=python3.11 chooses the interpreter (3.10 or newer)"
@@ -24,6 +25,9 @@ test: .venv/installed-test
 test-long: .venv/installed-test
 	$(BIN)/python -m pytest -m long
 
+bench: .venv/installed-bench
+	$(BIN)/python -m benchmarks.overhead
+
 format: .venv/installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -35,5 +39,5 @@ clean:
 .venv/installed-%: pyproject.toml constraints.txt tests/no-deps.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
-	[ $* != test ] || $(BIN)/python -m pip install --quiet --no-deps --requirement tests/no-deps.txt
+	[ $* = cli ] || $(BIN)/python -m pip install --quiet --no-deps --requirement tests/no-deps.txt
 	touch $@

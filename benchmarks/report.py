@@ -1,0 +1,177 @@
+"""Writes docs/performance.md: python -m benchmarks.report RECORD...
+
+Of a record it quotes ratios and counts only: microseconds are of one machine. Without a
+record of a device the page says that nothing has been measured on it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path
+
+from benchmarks.contenders import CONTENDERS, CONTROL, OURS, STEPS
+from benchmarks.record import Record, Row, interval, read
+
+PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+
+HEAD = """\
+# What it costs
+
+Every ratio is from one run of `python -m benchmarks.overhead` (`make bench`), in which
+all contenders step one and the same optimizer object. Blocks of the bare step and of a
+contender, half a millisecond each, take turns; a ratio is the median over such pairs,
+with its 95 % interval in brackets. In every case the bare step also runs against
+itself, as a control. *Not resolved* is what the control does not let us tell from
+nothing, what has too wide an interval, and what is less than 1 %, since that much
+differs from one process to the next.
+
+*Warming* is during the warmup, *done* after it. The number at the end of a case is how
+many param groups there are. This page is made from the records that it names, by
+`python -m benchmarks.report`; the tests make it again and compare.
+"""
+
+MACHINERY = """\
+### The machinery alone
+
+What each adds to a step that does nothing, as a share of what `LinearWarmup` of
+pytorch_warmup adds in the same state.
+"""
+
+WHOLE = """\
+### A whole step
+
+The step over the bare step. `tiny` has 4 tensors and 10 thousand parameters; where a
+model is followed by `/16`, it has as many tensors, each dimension a sixteenth.
+"""
+
+EVERYWHERE = """\
+### warmopt around each optimizer
+
+The step over the bare step, and the control of the same case.
+"""
+
+COUNTED = """\
+### Counts
+
+What each adds to a step, at most, over all cases: operators dispatched, new tensors of
+the size of a parameter, kernels launched, host syncs; and how often a step passes
+through the hooks and the profiler of torch, as the bare step does once.
+"""
+
+WIDE = (
+    "machinery-*",
+    "tiny-sgd-fused-1",
+    "tiny-adamw-fused-1",
+    "resnet*-adamw-fused-*",
+)
+COUNTS = ("operators", "allocations", "kernels", "syncs", "hook_passes")
+WHO = [(each.name, state) for state in STEPS for each in CONTENDERS]
+Key = tuple[str, str, str]
+
+
+def grid(head: list[str], lines: list[list[str]]) -> str:
+    """A table in Markdown."""
+    rows = [head, ["---"] * len(head), *lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def ratio(row: Row) -> str:
+    """Of its step to the bare step."""
+    told = row["contender"] == CONTROL or row["resolved"]
+    value = f"{row['ratio']:.4g}" if told else "not resolved"
+    return f"{value} {interval(row['interval'])}"
+
+
+def share(row: Row) -> str:
+    """Of what pytorch_warmup adds."""
+    if not row["resolved"] or row["of_pytorch_warmup"] is None:
+        return "not resolved"
+    ends = interval(row["of_pytorch_warmup_interval"], digits=3)
+    return f"{row['of_pytorch_warmup']:.3g} {ends}"
+
+
+def by_contender(
+    rows: dict[Key, Row],
+    cases: list[str],
+    who: list[tuple[str, str]],
+    cell: Callable[[Row], str],
+) -> str:
+    """Contenders down, cases across."""
+    lines = []
+    for name, state in who:
+        found = [rows.get((case, name, state)) for case in cases]
+        if any(found):
+            lines.append([name, state, *(cell(row) if row else "" for row in found)])
+    return grid(["", "", *cases], lines)
+
+
+def by_case(rows: dict[Key, Row], cases: list[str]) -> str:
+    """Cases down, the states of warmopt across."""
+    who = [(CONTROL, ""), *((OURS, state) for state in STEPS)]
+    lines = []
+    for case in cases:
+        found = [rows.get((case, name, state)) for name, state in who]
+        lines.append([case, *(ratio(row) if row else "" for row in found)])
+    return grid(["case", "control", *STEPS], lines)
+
+
+def counted(rows: dict[Key, Row]) -> str:
+    """Contenders down, what is counted across."""
+    lines = []
+    for name, state in WHO:
+        own = [row for key, row in rows.items() if key[1:] == (name, state)]
+        told = [[row[c] for row in own if row[c] is not None] for c in COUNTS]
+        if own:
+            lines.append([name, state, *(str(max(n)) if n else "" for n in told)])
+    return grid(["", "", *(what.replace("_", " ") for what in COUNTS)], lines)
+
+
+def tables(record: Record, time: str) -> list[str]:
+    """All tables of one kind of time."""
+    rows: dict[Key, Row] = {
+        (row["case"], row["contender"], row["state"]): row
+        for row in record["rows"]
+        if row["time"] == time
+    }
+    cases = list(dict.fromkeys(case for case, *_ in rows))
+    peers = {case for case, name, _ in rows if name == CONTENDERS[-1].name}
+    wide = [c for c in cases if c in peers and any(fnmatch(c, w) for w in WIDE)]
+    idle = [case for case in cases if case.startswith("machinery-")]
+    whole = [case for case in wide if case not in idle]
+    parts = [MACHINERY, by_contender(rows, idle, WHO, share)] if idle else []
+    if whole:
+        parts += [WHOLE, by_contender(rows, whole, [(CONTROL, ""), *WHO], ratio)]
+    steps = {key: row for key, row in rows.items() if key[0] not in idle}
+    everywhere = by_case(rows, [case for case in cases if case not in idle])
+    return [*parts, EVERYWHERE, everywhere, COUNTED, counted(steps)]
+
+
+def section(device: str, record: Record | None, name: str) -> list[str]:
+    """What there is of a device."""
+    if record is None:
+        return [f"## {device}\n", "Not measured yet.\n"]
+    source = (
+        f"From [{name}](../benchmarks/results/{name}.md): {record['device']}, Python "
+        f"{record['python']}, torch {record['torch']}, commit {record['commit'][:9]}.\n"
+    )
+    times = dict.fromkeys(row["time"] for row in record["rows"])
+    parts = [f"## {device}\n", source]
+    for time in times:
+        parts += [f"{time.capitalize()} time.\n"] * (len(times) > 1)
+        parts += tables(record, time)
+    return parts
+
+
+def page(paths: list[Path]) -> str:
+    """The whole page, from at most one record of each device."""
+    records = {("cuda" in (r := read(path))): (r, path.stem) for path in paths}
+    parts = [HEAD]
+    for device, cuda in (("CPU", False), ("CUDA", True)):
+        parts += section(device, *records.get(cuda, (None, "")))
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page([Path(name) for name in sys.argv[1:]]), encoding="utf-8")
