@@ -17,12 +17,12 @@ LEVELS = [
     ["schedule"],
     ["clock"],
     ["warmed"],
-    ["__init__"],
+    ["__init__", "lightning", "transformers"],
     ["demo"],
     ["cli"],
     ["__main__"],
 ]
-NEED_AN_EXTRA = {"cli", "plots"}
+NEED_AN_EXTRA = {"cli", "plots", "lightning", "transformers"}
 
 
 def imported(module: str) -> set[str]:
