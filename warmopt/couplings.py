@@ -35,6 +35,11 @@ _REFUSED = (
         "sets its step from init_lr while it warms up by itself, whatever the LR",
         "Use its own warmup",
     ),
+    (
+        r"^AcceleratedOptimizer$",
+        "takes calls of step() that only accumulate gradients, which would be counted",
+        "Wrap before accelerate does: accelerator.prepare(Warmed(optimizer, ...))",
+    ),
 )
 _WARNED = (
     (
@@ -58,6 +63,11 @@ _WARNED = (
         "reads lr only to create its step sizes, so that the first factor scales them "
         "for good",
         "Use it unwrapped",
+    ),
+    (
+        r"^(LightningOptimizer|_FabricOptimizer)$",
+        "hides which updates mixed precision skips, so that they are counted",
+        "Wrap before Lightning does: in configure_optimizers, or before fabric.setup",
     ),
 )
 
