@@ -134,7 +134,8 @@ def check_first_lr(optimizer: Optimizer, group: dict[str, Any]) -> None:
     lr, initial = group["lr"], group.get("initial_lr")
     if not (isinstance(lr, float) and isinstance(initial, float)) or optimizer.state:
         return
-    if 0.0 < lr < initial:
+    # timm's schedulers write the LR x the `lr_scale` of the group.
+    if 0.0 < lr < initial * group.get("lr_scale", 1.0):
         warnings.warn(
             f"The first update runs at LR {lr:g}, below the initial_lr {initial:g} "
             "that a scheduler has set, and the warmup lowers it further. If the "
