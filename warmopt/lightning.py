@@ -46,11 +46,9 @@ def _metrics(trainer: Trainer) -> Iterator[tuple[str, float]]:
             name = type(warmed.wrapped).__name__
             count, seen[name] = seen[name], seen[name] + 1
             name += f"-{count}" if count else ""
-            groups = warmed.param_groups
-            for number, factor in enumerate(warmed.factors):
-                group = groups[number]
-                part = f"pg{number + 1}" if len(groups) > 1 else ""
-                part = group.get("name", part)
+            groups, factors = warmed.param_groups, warmed.factors
+            for number, (group, factor) in enumerate(zip(groups, factors, strict=True)):
+                part = group.get("name") or (len(groups) > 1 and f"pg{number + 1}")
                 where = f"{name}/{part}" if part else name
                 yield f"effective_lr/{where}", float(group["lr"] * factor)
                 yield f"warmup_factor/{where}", factor
