@@ -163,11 +163,17 @@ def _run_pytorch_warmup(theirs: str, n: int, beta2: float) -> list[float]:
     return used
 
 
-def _run_timm(theirs: str, n: int, beta2: float) -> list[float]:
-    if "timm" not in sys.modules:  # its schedulers, without timm and so torchvision
+def timm_scheduler() -> Any:
+    """timm's schedulers, without its models, for which it needs torchvision."""
+    if "timm" not in sys.modules:
         spec = importlib.util.find_spec("timm")
         assert spec is not None
         sys.modules["timm"] = importlib.util.module_from_spec(spec)
+    return importlib.import_module("timm.scheduler")
+
+
+def _run_timm(theirs: str, n: int, beta2: float) -> list[float]:
+    timm_scheduler()
     optimizer = build(LR, beta2)
     scheduler = eval(theirs, _scope("timm.scheduler", optimizer, n))
     used = []

@@ -13,25 +13,19 @@ PACKAGE = Path(warmopt.__file__).parent
 
 # A module may import those on lower levels only.
 LEVELS = [
-    [
-        "shapes",
-        "couplings",
-        "group_lr",
-        "second_moments",
-        "on_device",
-        "compiling",
-        "plots",
-    ],
-    ["schedule"],
+    ["shapes", "criteria", "couplings", "group_lr", "second_moments", "plots"],
+    ["on_device", "compiling", "sampling"],
+    ["adaptive", "readings"],
+    ["schedule", "trace", "probe"],
     ["clock"],
-    ["loading"],
+    ["loading", "pool"],
     ["warmed"],
     ["__init__"],
-    ["demo"],
+    ["demo", "lightning", "transformers"],
     ["cli"],
     ["__main__"],
 ]
-NEED_AN_EXTRA = {"cli", "plots"}
+NEED_AN_EXTRA = {"cli", "plots", "lightning", "transformers"}
 
 
 def imported(module: str) -> set[str]:

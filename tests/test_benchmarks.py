@@ -405,6 +405,7 @@ def test_the_cuda_branch_runs_but_for_cuda_itself(
     monkeypatch.setattr(Cuda, "torch_device", "cpu")
     for name, fake in {
         "is_available": lambda: True,
+        "is_current_stream_capturing": lambda: False,
         "Event": Event,
         "synchronize": lambda: None,
         "empty_cache": lambda: None,

@@ -357,6 +357,54 @@ def test_a_run_that_goes_on_at_a_low_lr_is_not_warned_of() -> None:
     assert warmed.factors == [0.5]
 
 
+def test_accelerate_takes_steps_that_do_not_update() -> None:
+    """Of four steps two move the weights; a warmup outside would count all four."""
+    from accelerate import Accelerator  # takes long to import
+
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    prepared = accelerator.prepare(torch.optim.SGD([weight := param()], lr=1.0))
+    weight.grad = torch.ones_like(weight)
+    moved = []
+    for _ in range(4):
+        before = weight.detach().clone()
+        with accelerator.accumulate():
+            prepared.step()
+        moved.append(not torch.equal(before, weight))
+    assert moved == [False, True, False, True]
+    with pytest.raises(ValueError, match="must not be wrapped") as refused:
+        Warmed(prepared, steps=10)
+    assert str(refused.value) == (
+        "AcceleratedOptimizer must not be wrapped: it takes calls of step() that only "
+        "accumulate gradients, which would be counted. Wrap before accelerate does: "
+        "accelerator.prepare(Warmed(optimizer, ...))."
+    )
+
+
+@pytest.mark.xdist_group("lightning")
+def test_fabric_hides_which_updates_are_skipped() -> None:
+    """So that a warmup outside counts one that did not move the weights."""
+    from lightning.fabric import Fabric
+    from lightning.fabric.plugins import MixedPrecision
+
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    half = MixedPrecision("16-mixed", "cpu", scaler)
+    fabric = Fabric(accelerator="cpu", plugins=[half])
+    weight = param()
+    outer, inner = torch.optim.SGD([weight], lr=1.0), torch.optim.SGD([weight], lr=1.0)
+    with pytest.warns(UserWarning, match="FabricSGD hides which") as warned:
+        outer = Warmed(fabric.setup_optimizers(outer), steps=4)
+    assert str(warned[0].message) == (
+        "FabricSGD hides which updates mixed precision skips, so that they are counted. "
+        "Wrap before Lightning does: in configure_optimizers, or before fabric.setup."
+    )
+    inner = fabric.setup_optimizers(Warmed(inner, steps=4))
+    for optimizer in (outer, inner):
+        fabric.backward(weight.sum() * torch.inf)
+        optimizer.step()
+    assert torch.equal(weight, torch.ones(2, 2))
+    assert (outer.factors, inner.factors) == ([0.5], [0.25])
+
+
 def test_a_copied_lookahead_poisons_its_class() -> None:
     """Upstream, in any process: deepcopy of one Lookahead breaks the step of all."""
     code = (

@@ -214,7 +214,10 @@ class Clock:
             schedule.checked_steps(f"{self.steps_key} of {name}", group[self.steps_key])
         if self.start_key in group:
             schedule.checked_start(f"{self.start_key} of {name}", group[self.start_key])
-        updates, length = group.get(UPDATES, 0), group.get(LENGTH, 0)
+        if not any(key in group for key in STATE):
+            return
+        updates: Any = group.get(UPDATES)
+        length = group.get(LENGTH, 0)
         if not (type(updates) is int or _is_tensor(updates, torch.int64)):
             raise TypeError(f"{UPDATES} of {name} must be an int, got {updates!r}.")
         if not isinstance(length, (int, float)) or isinstance(length, bool):

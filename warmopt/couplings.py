@@ -35,6 +35,11 @@ _REFUSED = (
         "sets its step from init_lr while it warms up by itself, whatever the LR",
         "Use its own warmup",
     ),
+    (
+        r"^AcceleratedOptimizer$",
+        "takes calls of step() that only accumulate gradients, which would be counted",
+        "Wrap before accelerate does: accelerator.prepare(Warmed(optimizer, ...))",
+    ),
 )
 _WARNED = (
     (
@@ -58,6 +63,11 @@ _WARNED = (
         "reads lr only to create its step sizes, so that the first factor scales them "
         "for good",
         "Use it unwrapped",
+    ),
+    (
+        r"^(LightningOptimizer|_FabricOptimizer)$",
+        "hides which updates mixed precision skips, so that they are counted",
+        "Wrap before Lightning does: in configure_optimizers, or before fabric.setup",
     ),
 )
 
@@ -124,7 +134,8 @@ def check_first_lr(optimizer: Optimizer, group: dict[str, Any]) -> None:
     lr, initial = group["lr"], group.get("initial_lr")
     if not (isinstance(lr, float) and isinstance(initial, float)) or optimizer.state:
         return
-    if 0.0 < lr < initial:
+    # timm's schedulers write the LR x the `lr_scale` of the group.
+    if 0.0 < lr < initial * group.get("lr_scale", 1.0):
         warnings.warn(
             f"The first update runs at LR {lr:g}, below the initial_lr {initial:g} "
             "that a scheduler has set, and the warmup lowers it further. If the "

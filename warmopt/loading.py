@@ -66,6 +66,8 @@ def checked_and_completed(
     if "param_groups" not in state_dict:
         return state_dict  # of a class with a form of its own
     saved = list(state_dict["param_groups"])
+    if not all(isinstance(group, dict) for group in saved):
+        return state_dict  # torch will refuse it
     for index, group in enumerate(saved):
         clock.check(group, f"param group {index} of the loaded state")
     bare = False
