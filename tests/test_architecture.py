@@ -21,8 +21,9 @@ LEVELS = [
         "on_device",
         "compiling",
         "plots",
+        "criteria",
     ],
-    ["schedule"],
+    ["schedule", "readings"],
     ["clock"],
     ["loading"],
     ["warmed"],
@@ -67,8 +68,8 @@ def test_only_the_optional_modules_import_more_than_torch() -> None:
         assert roots <= allowed or path.stem in NEED_AN_EXTRA, path.stem
 
 
-def test_shapes_are_pure_of_torch() -> None:
-    for module in ("shapes", "schedule"):
+def test_what_needs_no_tensor_is_pure_of_torch() -> None:
+    for module in ("shapes", "schedule", "criteria"):
         assert "torch" not in {name.split(".")[0] for name in imported(module)}
 
 

@@ -1,0 +1,63 @@
+"""From samples of a second moment to the numbers that a criterion looks at.
+
+Tensors in, one small tensor out; nothing here is read to the host, so that the
+caller decides when to wait. `Reading` says what the numbers mean.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from warmopt.criteria import Reading
+
+__all__ = ["Reading", "statistics"]
+
+
+def statistics(ring: Tensor, momentum: Tensor | None = None, *, window: int) -> Tensor:
+    """What a window of samples says, as one vector.
+
+    Left out is every coordinate with v = 0 (or nan) in any of the samples, so that
+    parameters that get no gradients, new ones, and padding count for nothing.
+    Gradients scaled by a power of two give the same bits, since only ratios are
+    formed before anything is rounded unevenly.
+
+    Args:
+        ring: Samples of v, bias-corrected where the optimizer does it, oldest
+            first; a tensor with fewer coordinates than columns is padded with 0.
+        momentum: The bias-corrected momentum at the newest sample.
+        window: Samples in a full window; `ring` may hold fewer.
+
+    Returns:
+        `inverse_root_variance`, `norm_ratio` and `update_rms`, then the `drifts`,
+        all as in `Reading`.
+
+    Shape: ring [samples, tensors, coordinates] and momentum [tensors, coordinates],
+        float32; result [3 + tensors].
+
+    Example:
+        >>> v = torch.tensor([[[4.0, 0.0]], [[1.0, 2.0]]])
+        >>> statistics(v, torch.tensor([[0.5, 9.0]]), window=2)
+        tensor([ 0.1111,  4.0000,  0.5000, -1.3863])
+    """
+    unknown = ring.new_full((1,), math.nan)
+    inverse_root = ring.rsqrt()
+    # Where a v is 0, its inverse root and their mean are inf, and the ratio nan.
+    # (var(0) would take many times as long.)
+    variance = (inverse_root / inverse_root.mean(0) - 1.0).square().mean(0)
+    kept = variance >= 0.0
+    ends = ring[:: max(len(ring) - 1, 1)].where(kept, unknown)
+    sums = ends.nansum(-1)
+    totals = sums.sum(-1, keepdim=True)
+    if momentum is None:
+        update_rms = unknown
+    else:
+        squares = (momentum.square() / ends[-1]).nansum()
+        update_rms = (squares / kept.sum()).sqrt().reshape(1)
+    if len(ring) == 1:
+        return torch.cat([unknown, unknown, update_rms, unknown.expand(sums.shape[1])])
+    median = variance.nanmedian().reshape(1) if len(ring) >= window else unknown
+    drifts = (sums[1] / sums[0]).log()
+    return torch.cat([median, totals[0] / totals[1], update_rms, drifts])
