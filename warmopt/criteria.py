@@ -260,7 +260,7 @@ class EffectiveSampleSize:
 
     def __call__(self, reading: Reading) -> bool:
         """Whether the reading counts as settled."""
-        if not reading.beta2:
+        if reading.beta2 is None:
             return False
         decayed = reading.beta2**reading.update
         lost = 2.0 * reading.update * decayed / (1.0 - decayed)
