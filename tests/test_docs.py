@@ -30,10 +30,15 @@ def test_the_examples_in_docstrings_run(name: str) -> None:
 
 def test_doctest_finds_the_examples() -> None:
     """Lest the test above passes over nothing."""
-    from warmopt import second_moments, shapes, warmed
+    from warmopt import criteria, second_moments, shapes, warmed
 
     finder = doctest.DocTestFinder()
-    for module, least in ((shapes, 11), (warmed, 1), (second_moments, 1)):
+    for module, least in (
+        (shapes, 11),
+        (warmed, 1),
+        (second_moments, 1),
+        (criteria, 5),
+    ):
         assert sum(bool(found.examples) for found in finder.find(module)) >= least
 
 

@@ -21,8 +21,8 @@ def statistics(ring: Tensor, momentum: Tensor | None = None, *, window: int) -> 
 
     Left out is every coordinate with v = 0 (or nan) in any of the samples, so that
     parameters that get no gradients, new ones, and padding count for nothing.
-    Gradients scaled by a power of two give the same bits, since only ratios are
-    formed before anything is rounded unevenly.
+    Gradients scaled by a power of two give the same bits: every operation on v is
+    linear or makes a ratio.
 
     Args:
         ring: Samples of v, bias-corrected where the optimizer does it, oldest
