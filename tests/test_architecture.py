@@ -13,6 +13,7 @@ PACKAGE = Path(warmopt.__file__).parent
 
 # A module may import those on lower levels only.
 LEVELS = [
+    ["known_optimizers"],
     [
         "shapes",
         "couplings",
