@@ -134,7 +134,8 @@ def no_second_moment(
     """Returns the error for an optimizer of which no parameter has a second moment."""
     optimizer = _inner(optimizer)
     name = type(optimizer).__name__
-    keys = sorted({str(key) for state in optimizer.state.values() for key in state})
+    states = [state for state in optimizer.state.values() if isinstance(state, dict)]
+    keys = sorted({str(key) for state in states for key in state})
     seen = f"its state keys are {', '.join(keys)}" if keys else "its state is empty"
     if override is not None:
         problem = f"second_moment={override!r} gives none for any parameter of {name}"
@@ -194,9 +195,8 @@ def beta2(optimizer: Optimizer, group: dict[str, Any]) -> float:
             "length. Use mode='linear' with steps=n."
         )
     if not 0.0 <= decay < 1.0:
-        key, _ = (
-            known.of_class(optimizer, known.DECAY_OF_CLASS, known.DECAY) or known.DECAY
-        )
+        entry = known.of_class(optimizer, known.DECAY_OF_CLASS, known.DECAY)
+        key, _ = entry or known.DECAY
         raise ValueError(
             f"beta2 must be in [0, 1), got {decay} in {key!r} of "
             f"{type(optimizer).__name__}. Use mode='linear' with steps=n."
@@ -212,17 +212,19 @@ def _look_up(
     override: Override | None,
 ) -> tuple[str, Tensor | None]:
     """The state key and what it holds."""
-    if callable(override):
-        kind, values = getattr(override, "__name__", repr(override)), None
-        values = override(param, state, group)
-    elif override is not None:
-        kind, values = override, state.get(override)
-    else:
+    if override is None:
         return _first_known(optimizer, state)
-    if values is not None and not isinstance(values, Tensor):
+    if callable(override):
+        kind = getattr(override, "__name__", repr(override))
+        values = override(param, state, group)
+    else:
+        kind, values = override, state.get(override)
+    if values is not None and not _is_readable(values):
+        dtype = getattr(values, "dtype", None)
         raise TypeError(
-            f"second_moment must give a tensor or None, got {type(values).__name__} "
-            f"from {kind!r}."
+            f"second_moment must give a plain floating tensor or None, got a "
+            f"{type(values).__name__}{f' of {dtype}' if dtype else ''} from {kind!r}. "
+            "Pass a callable that dequantizes it."
         )
     return kind, values
 
@@ -233,15 +235,18 @@ def _first_known(
     if not known.of_class(optimizer, known.NONE, ""):
         for key in known.of_class(optimizer, known.KEYS_OF_CLASS, known.KEYS):
             values = state.get(key)
-            if isinstance(values, Tensor) and _is_readable(values):
+            if _is_readable(values):
                 return key, values
     return "", None
 
 
-def _is_readable(values: Tensor) -> bool:
-    """Not quantized, be it as integers or as a class that can only be dequantized."""
-    plain = values.is_floating_point() or values.is_complex()
-    return plain and not type(values).__module__.startswith("torchao")
+def _is_readable(values: object) -> bool:
+    """A tensor that is not quantized, as integers or as one of torchao's classes."""
+    return (
+        isinstance(values, Tensor)
+        and (values.is_floating_point() or values.is_complex())
+        and not type(values).__module__.startswith("torchao")
+    )
 
 
 def _decay(optimizer: Optimizer, group: dict[str, Any]) -> float | None:
