@@ -13,10 +13,24 @@ PACKAGE = Path(warmopt.__file__).parent
 
 # A module may import those on lower levels only.
 LEVELS = [
+<<<<<<< HEAD
     ["shapes", "criteria", "couplings", "group_lr", "second_moments", "plots"],
     ["on_device", "compiling", "sampling"],
     ["adaptive", "readings"],
     ["schedule", "trace", "probe"],
+=======
+    ["known_optimizers"],
+    [
+        "shapes",
+        "couplings",
+        "group_lr",
+        "second_moments",
+        "on_device",
+        "compiling",
+        "plots",
+    ],
+    ["schedule"],
+>>>>>>> find
     ["clock"],
     ["loading", "pool"],
     ["warmed"],

@@ -5,7 +5,7 @@ The map, from the top down:
     clock           where each param group stands, kept in the group
     schedule        mode, length, start and offset, checked: the factor of an update
     shapes          the formulas
-    group_lr, second_moments, couplings    what is known of other optimizers
+    group_lr, second_moments, couplings, known_optimizers    what is known of others
 """
 
 __all__ = ["Warmed", "__version__"]

@@ -2,22 +2,20 @@
 
 The second moment is an exponential average of squared gradients (`exp_avg_sq`,
 `square_avg`); beta2 is its decay per update. Nothing here is ever written to.
-
-The tables hold names, not types, so no library is imported: a class of the same name
-in another library keeps the same. Where two differ, "module root:name" is the entry.
-Subclasses inherit.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
+
+import warmopt.known_optimizers as known
 
 __all__ = [
     "Moment",
@@ -31,113 +29,6 @@ __all__ = [
 ]
 
 Override = str | Callable[[Parameter, dict[str, Any], dict[str, Any]], Tensor | None]
-T = TypeVar("T")
-
-# State keys that mean the same wherever they occur; the first one present counts.
-# Never a bare letter: `v` is also a velocity, a sum or a matrix. Nor a `max_...` of
-# amsgrad: a maximum always looks settled.
-_KEYS = (
-    "exp_avg_sq_row",
-    "exp_avg_sq",
-    "exp_avg_var",
-    "square_avg",
-    "exp_hessian_diag_sq",
-)
-_KEYS_OF_CLASS = {
-    "Adafactor": ("row_var", "variance", *_KEYS),  # torch's, then everyone else's
-    "AdamG": ("v",),
-    "AdamMini": ("v_mean", "v"),
-    "Adam_mini": ("vmean", "v"),
-    "FAdam": ("fim",),
-    "NovoGrad": ("grads_ema", *_KEYS),
-    "Ranger21": ("variance_ma",),
-}
-
-# (key in the group, index in its tuple) of the decay; None: it changes by itself.
-_DECAY = ("betas", 1)
-_DECAY_OF_CLASS: dict[str, tuple[str, int | None] | None] = {
-    "AdaDelta": ("rho", None),
-    "AdaFactor": None,
-    "AdaSmooth": None,
-    "Adadelta": ("rho", None),
-    "Adafactor": None,
-    "Adam_mini": ("beta2", None),
-    "Adan": ("betas", 2),
-    "Amos": ("beta", None),
-    "DAdaptAdan": ("betas", 2),
-    "GaLoreAdafactor": None,
-    "MSVAG": ("beta", None),
-    "Nero": ("beta", None),
-    "RMSprop": ("alpha", None),
-    "bitsandbytes:RMSprop": ("betas", 0),
-}
-_DECAYS_TWICE = {"RangerVA": True}
-
-# Used as stored: either unbiased from the first update on, or biased also where the
-# optimizer divides by it. Everyone else corrects the bias, or (LAMB, CAME) normalizes
-# the update, which comes to the same.
-_AS_STORED = dict.fromkeys(
-    [
-        "ADOPT",
-        "AdaDelta",
-        "AdaFactor",
-        "AdaSmooth",
-        "AdaTAM",
-        "Adadelta",
-        "Adafactor",
-        "DAdaptAdam",
-        "DAdaptAdan",
-        "EmoFact",
-        "EmoNavi",
-        "FAdam",
-        "GaLoreAdafactor",
-        "NovoGrad",
-        "Prodigy",
-        "QHAdam",
-        "RMSprop",
-        "RangerQH",
-        "StableAdamW",
-    ],
-    True,
-)
-# Updates that go by before the average begins.
-_LATE: dict[str, Callable[[dict[str, Any]], int]] = {
-    "AdaShift": lambda group: int(group["keep_num"]),
-    "SOAP": lambda group: 1,
-}
-# Their `exp_avg` averages what they apply to the parameters, not gradients.
-_AVERAGES_UPDATES = dict.fromkeys(
-    [
-        "ADOPT",
-        "AdaFactor",
-        "Adafactor",
-        "CAME",
-        "DAdaptAdam",
-        "DAdaptAdan",
-        "GaLoreAdafactor",
-        "LaProp",
-        "NovoGrad",
-    ],
-    True,
-)
-
-_NONE = {
-    name: kept
-    for kept, names in {
-        "a momentum at most": "ASGD AccSGD AggMo AliG DAdaptLion DAdaptSGD EmoLynx "
-        "FOCUS Fromage Gravity LARS Lion PID PNM QHM ROSE SCION SCIONLight SGD SGDP "
-        "SGDSaI SGDW SRMM ScheduleFreeSGD SignSGD SpectralSphere TAM Tiger torch:Muon",
-        "a sum of squared gradients, which never settles": "A2Grad A2GradInc "
-        "A2GradUni Adagrad DAdaptAdaGrad DeepSpeedCPUAdagrad FTRL FusedAdagrad Kate "
-        "MADGRAD SM3",
-        "a decayed maximum of gradients, which is no mean": "AdaMax Adamax",
-        "the sizes of its own steps": "Rprop",
-        "earlier gradients and directions": "LBFGS",
-        "a matrix preconditioner": "Kron SPlus ScalableShampoo Shampoo",
-        "an estimate of the Hessian, which is signed": "Apollo ApolloDQN",
-    }.items()
-    for name in names.split()
-}
 
 
 class Moment(NamedTuple):
@@ -201,13 +92,13 @@ def find_moment(
     if (
         not isinstance(momentum, Tensor)
         or momentum.shape != values.shape
-        or _of_class(optimizer, _AVERAGES_UPDATES)
+        or known.is_one_of(optimizer, known.AVERAGES_UPDATES)
     ):
         momentum = None
     decay = _decay(optimizer, group)
-    as_stored = decay is None or _of_class(optimizer, _AS_STORED) is True
+    as_stored = decay is None or known.is_one_of(optimizer, known.AS_STORED)
     age = state.get("step", group.get("step"))
-    late = _of_class(optimizer, _LATE)
+    late = known.of_class(optimizer, known.LATE, None)
     if late and age is not None:
         age = max(age - late(group), 0)
     return Moment(values, decay, not as_stored, age, momentum, kind)
@@ -222,7 +113,7 @@ def check_has_second_moment(
     the first step.
     """
     inner = _inner(optimizer)
-    if override is None and _of_class(inner, _NONE):
+    if override is None and known.of_class(inner, known.NONE, ""):
         raise no_second_moment(optimizer)
     stepped = False
     for group in inner.param_groups:
@@ -243,14 +134,15 @@ def no_second_moment(
     """Returns the error for an optimizer of which no parameter has a second moment."""
     optimizer = _inner(optimizer)
     name = type(optimizer).__name__
-    keys = sorted({str(key) for state in optimizer.state.values() for key in state})
+    states = [state for state in optimizer.state.values() if isinstance(state, dict)]
+    keys = sorted({str(key) for state in states for key in state})
     seen = f"its state keys are {', '.join(keys)}" if keys else "its state is empty"
     if override is not None:
         problem = f"second_moment={override!r} gives none for any parameter of {name}"
         problem += f": {seen}."
         instead = "another state key or callable"
     else:
-        kept = _of_class(optimizer, _NONE)
+        kept = known.of_class(optimizer, known.NONE, "")
         problem = f"{name} keeps no second moment that could settle: "
         problem += f"it keeps {kept}." if kept else f"{seen}."
         instead = "second_moment=<state key or callable> if you know of one"
@@ -303,7 +195,8 @@ def beta2(optimizer: Optimizer, group: dict[str, Any]) -> float:
             "length. Use mode='linear' with steps=n."
         )
     if not 0.0 <= decay < 1.0:
-        key, _ = _of_class(optimizer, _DECAY_OF_CLASS) or _DECAY
+        entry = known.of_class(optimizer, known.DECAY_OF_CLASS, known.DECAY)
+        key, _ = entry or known.DECAY
         raise ValueError(
             f"beta2 must be in [0, 1), got {decay} in {key!r} of "
             f"{type(optimizer).__name__}. Use mode='linear' with steps=n."
@@ -319,17 +212,19 @@ def _look_up(
     override: Override | None,
 ) -> tuple[str, Tensor | None]:
     """The state key and what it holds."""
-    if callable(override):
-        kind, values = getattr(override, "__name__", repr(override)), None
-        values = override(param, state, group)
-    elif override is not None:
-        kind, values = override, state.get(override)
-    else:
+    if override is None:
         return _first_known(optimizer, state)
-    if values is not None and not isinstance(values, Tensor):
+    if callable(override):
+        kind = getattr(override, "__name__", repr(override))
+        values = override(param, state, group)
+    else:
+        kind, values = override, state.get(override)
+    if values is not None and not _is_readable(values):
+        dtype = getattr(values, "dtype", None)
         raise TypeError(
-            f"second_moment must give a tensor or None, got {type(values).__name__} "
-            f"from {kind!r}."
+            f"second_moment must give a plain floating tensor or None, got a "
+            f"{type(values).__name__}{f' of {dtype}' if dtype else ''} from {kind!r}. "
+            "Pass a callable that dequantizes it."
         )
     return kind, values
 
@@ -337,23 +232,26 @@ def _look_up(
 def _first_known(
     optimizer: Optimizer, state: dict[str, Any]
 ) -> tuple[str, Tensor | None]:
-    if not _of_class(optimizer, _NONE):
-        for key in _of_class(optimizer, _KEYS_OF_CLASS) or _KEYS:
+    if not known.of_class(optimizer, known.NONE, ""):
+        for key in known.of_class(optimizer, known.KEYS_OF_CLASS, known.KEYS):
             values = state.get(key)
-            if isinstance(values, Tensor) and _is_readable(values):
+            if _is_readable(values):
                 return key, values
     return "", None
 
 
-def _is_readable(values: Tensor) -> bool:
-    """Not quantized, be it as integers or as a class that can only be dequantized."""
-    plain = values.is_floating_point() or values.is_complex()
-    return plain and not type(values).__module__.startswith("torchao")
+def _is_readable(values: object) -> bool:
+    """A tensor that is not quantized, as integers or as one of torchao's classes."""
+    return (
+        isinstance(values, Tensor)
+        and (values.is_floating_point() or values.is_complex())
+        and not type(values).__module__.startswith("torchao")
+    )
 
 
 def _decay(optimizer: Optimizer, group: dict[str, Any]) -> float | None:
     """The decay, whatever its value; None if it is not a fixed number."""
-    keys = next(_entries(optimizer, _DECAY_OF_CLASS), _DECAY)
+    keys = known.of_class(optimizer, known.DECAY_OF_CLASS, known.DECAY)
     if keys is None:
         return None
     key, index = keys
@@ -364,22 +262,7 @@ def _decay(optimizer: Optimizer, group: dict[str, Any]) -> float | None:
         decay = float(value)  # type: ignore[arg-type]  # float or 0-dim tensor
     except (TypeError, ValueError):
         return None
-    return decay**2 if _of_class(optimizer, _DECAYS_TWICE) else decay
-
-
-def _entries(optimizer: Optimizer, table: dict[str, T]) -> Iterator[T]:
-    """What the table says of the class and its bases, the nearest first."""
-    for cls in type(optimizer).__mro__:
-        for name in (
-            f"{cls.__module__.partition('.')[0]}:{cls.__name__}",
-            cls.__name__,
-        ):
-            if name in table:
-                yield table[name]
-
-
-def _of_class(optimizer: Optimizer, table: dict[str, T]) -> T | None:
-    return next(_entries(optimizer, table), None)
+    return decay**2 if known.is_one_of(optimizer, known.DECAYS_TWICE) else decay
 
 
 def _inner(optimizer: Optimizer) -> Optimizer:
