@@ -124,11 +124,11 @@ class Drift:
     the effective LR move by 12 % in tau updates. Tensors without any v > 0 have no
     weight. Not tested before t = 2 D, while v is still mostly noise.
 
-    What fools it: stagnation. At a tiny LR the gradients are stationary, whatever
-    waits at the full one; `UpdateRMS` guards. So does a v too coarse to move
-    (bfloat16 near beta2 = 0.999). What holds it up: noise, for a span well below
-    tau. The noise of a drift grows like sqrt(D), its tolerance like D; the fewer
-    the coordinates and the heavier the tails, the worse. And a steady decay of the
+    What fools it: stagnation, and a v too coarse to move (bfloat16 near beta2 =
+    0.999). At a tiny LR the gradients are stationary, whatever waits at the full
+    one; `UpdateRMS` guards. What holds it up: noise, for a span well below tau.
+    The noise of a drift grows like sqrt(D), its tolerance like D; the fewer the
+    coordinates and the heavier the tails, the worse. And a steady decay of the
     gradients' squares, by 1 / e in fewer than tau / tol updates.
 
     Example:
