@@ -126,8 +126,9 @@ class Drift:
 
     What fools it: stagnation, and a v too coarse to move (bfloat16 near beta2 =
     0.999). At a tiny LR the gradients are stationary, whatever waits at the full
-    one; `UpdateRMS` guards. What holds it up: noise, for a span well below tau. The noise of a drift grows like sqrt(D), its tolerance like D; the fewer
-    the coordinates and the heavier the tails, the worse. And a steady decay of the
+    one; `UpdateRMS` guards. What holds it up: noise, for a span well below tau.
+    The noise of a drift grows like sqrt(D), its tolerance like D; the fewer the
+    coordinates and the heavier the tails, the worse. And a steady decay of the
     gradients' squares, by 1 / e in fewer than tau / tol updates.
 
     Example:
