@@ -13,24 +13,10 @@ PACKAGE = Path(warmopt.__file__).parent
 
 # A module may import those on lower levels only.
 LEVELS = [
-<<<<<<< HEAD
-    ["shapes", "criteria", "couplings", "group_lr", "second_moments", "plots"],
-    ["on_device", "compiling", "sampling"],
+    ["shapes", "criteria", "couplings", "group_lr", "known_optimizers", "plots"],
+    ["on_device", "compiling", "sampling", "second_moments"],
     ["adaptive", "readings"],
     ["schedule", "trace", "probe"],
-=======
-    ["known_optimizers"],
-    [
-        "shapes",
-        "couplings",
-        "group_lr",
-        "second_moments",
-        "on_device",
-        "compiling",
-        "plots",
-    ],
-    ["schedule"],
->>>>>>> find
     ["clock"],
     ["loading", "pool"],
     ["warmed"],
