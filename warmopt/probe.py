@@ -22,7 +22,13 @@ from warmopt.group_lr import Group
 from warmopt.on_device import HostCopy, to_device
 from warmopt.readings import statistics
 from warmopt.sampling import COORDINATES, Row, gathered, mesh_of, row
-from warmopt.second_moments import Moment, find_moment, no_second_moment
+from warmopt.second_moments import (
+    Moment,
+    find_moment,
+    no_second_moment,
+    stalls,
+    warn_if_one_stalls,
+)
 
 __all__ = ["Probe"]
 
@@ -115,16 +121,22 @@ class Probe:
 
     def _find(self) -> None:
         """Looks up every second moment, and where in it the sample lies."""
-        self._found = {}
+        is_first_time, self._found = not self._found, {}
         for param, group in self._params:
             moment = find_moment(self._optimizer, param, group, self._second_moment)
             if moment is not None:
                 self._found[param] = moment
         if not self._found and self._optimizer.state and self._process_group is None:
             raise no_second_moment(self._optimizer, self._second_moment)
+        if is_first_time:
+            warn_if_one_stalls(self._optimizer, self._found.values())
         for rows, kind in zip(self._rows, ("values", "momentum"), strict=False):
-            moments = [self._found.get(param) for param, _ in self._params]
-            rows[:] = [row(getattr(m, kind, None), self._device) for m in moments]
+            rows.clear()
+            for param, _ in self._params:
+                moment = self._found.get(param)
+                if moment is not None and stalls(moment):
+                    moment = None  # it stands still, but has not settled
+                rows.append(row(getattr(moment, kind, None), self._device))
 
     def _is_found_still(self) -> bool:
         """Whether the tensors are those that the optimizer has now."""
