@@ -122,4 +122,4 @@ class Adaptive:
         fast = self.fast_updates(steps)
         if self.on_settled == "ramp":
             return slow + (last - slow) * min(fast_done / fast, 1.0)
-        return slow + fast_done * (steps / fast)
+        return slow + fast_done * steps / fast  # in this order, exact at the end

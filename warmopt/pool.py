@@ -60,6 +60,7 @@ class Pool:
                 "last": last,
                 "on_settled": reads.on_settled,
                 "fast": reads.fast,
+                "every": reads.every,
                 "updates": self._update,
                 "fast_done": first.get(FAST, 0),
                 "settled": first.get(SETTLED, False),
@@ -67,17 +68,17 @@ class Pool:
 
     def after_update(self) -> bool:
         """To be called after every step. Says whether the groups part, or are done."""
-        first, *others = self.groups
-        update = int(first[UPDATES])
-        if any(int(group[UPDATES]) != update for group in others):
-            return True
-        if update == self._update:  # skipped
+        first = self.groups[0]
+        moved = [group for group in self.groups if int(group[UPDATES]) != self._update]
+        if not moved:  # skipped
             return False
-        self._update = update
         if self._acting is not None:
             fast = self._acting.next_fast(first[FAST], first[SETTLED])
-            for group in self.groups:
+            for group in moved:
                 group[FAST] = fast
+        self._update = update = int(first[UPDATES])
+        if any(int(group[UPDATES]) != update for group in self.groups):
+            return True
         reading = self._probe.after(update)
         if reading is not None:
             self._judge(reading)

@@ -126,7 +126,7 @@ class Probe:
             moment = find_moment(self._optimizer, param, group, self._second_moment)
             if moment is not None:
                 self._found[param] = moment
-        if not self._found and self._optimizer.state and self._process_group is None:
+        if not self._found and self._process_group is None and self._none_anywhere():
             raise no_second_moment(self._optimizer, self._second_moment)
         if is_first_time:
             warn_if_one_stalls(self._optimizer, self._found.values())
@@ -138,15 +138,28 @@ class Probe:
                     moment = None  # it stands still, but has not settled
                 rows.append(row(getattr(moment, kind, None), self._device))
 
+    def _none_anywhere(self) -> bool:
+        """Whether the optimizer, though stepped, has none in other groups either."""
+        optimizer, override = self._optimizer, self._second_moment
+        return bool(optimizer.state) and not any(
+            find_moment(optimizer, param, group, override)
+            for group in optimizer.param_groups
+            for param in group["params"]
+        )
+
     def _is_found_still(self) -> bool:
-        """Whether the tensors are those that the optimizer has now."""
+        """Whether the tensors are those that the optimizer has now, and their ages."""
         state = self._optimizer.state
         if callable(self._second_moment) or len(self._found) < len(self._params):
             return False
-        return all(
-            (state.get(param) or {}).get(moment.kind) is moment.values
-            for param, moment in self._found.items()
-        )
+        for param, moment in self._found.items():
+            now = state.get(param) or {}
+            # An age that is a number is never the same again.
+            if now.get(moment.kind) is not moment.values:
+                return False
+            if now.get("step") is not moment.age:
+                return False
+        return True
 
     def _take(self, update: int) -> None:
         if not self._is_found_still():
@@ -179,7 +192,8 @@ class Probe:
             beta = to_device(beta, self._device)
         else:
             age = torch.tensor([float(age) for age in ages], dtype=torch.float64)
-        return to_device((1.0 - beta**age).float(), self._device)
+        # An average that has not begun is 0, and must not become nan.
+        return to_device((1.0 - beta ** age.clamp(min=1)).float(), self._device)
 
     def _summed(self, own: Tensor) -> Tensor:
         """What all ranks see: of shards with a mesh the sum, of others all in turn."""

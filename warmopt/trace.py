@@ -18,8 +18,8 @@ class Trace:
 
     Attributes:
         pools: For each pool of param groups, by the index of its first group, what a
-            replay must know: `steps` and `last` (updates), `on_settled`, `fast`, and
-            from which state the record goes on: `updates`, `fast_done`, `settled`.
+            replay must know: `steps` and `last` (updates), `on_settled`, `fast`,
+            `every`, and from which state the record goes on: `updates`, `fast_done`, `settled`.
         rows: One dict per reading, in order: `pool`; `update`, after which the sample
             was taken, and `judged_after`, after which it was judged (both count from
             1); `factor` of the update after that; `settled`, the verdict (None where
@@ -119,9 +119,10 @@ def replay(
     readings = trace.readings(pool)
     verdicts = [bool(criterion(reading)) for reading in readings]
     judged = dict(zip((row["judged_after"] for row in rows), verdicts, strict=True))
-    every = rows[0]["judged_after"] - rows[0]["update"] if rows else 0
+    every, begun = known["every"], known["updates"]
+    through = max(judged, default=begun - begun % every) + every  # nothing till then
     fast, settled = known["fast_done"], known["settled"]
-    for update in range(known["updates"] + 1, max(judged, default=0) + every + 1):
+    for update in range(begun + 1, through + 1):
         fast = adaptive.next_fast(fast, settled)
         position = adaptive.position(update, fast, known["steps"], known["last"])
         if position >= known["last"]:
