@@ -6,6 +6,7 @@ import copy
 import io
 import math
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -60,7 +61,7 @@ def paced(schedule: Schedule, verdicts: list[bool]) -> tuple[list[float], bool]:
             if adaptive.on_settled == "end":
                 rest = Fraction(last)
             elif rest is None:
-                rest = (last - progress) / fast
+                rest = max((last - progress) / fast, Fraction(1))
             progress += rest
         else:
             progress += 1
@@ -94,14 +95,14 @@ SHAPES = [name for name in MODES if MODES[name].steps_from_beta2 is None]
 @given(
     shape=st.sampled_from(SHAPES),
     on_settled=st.sampled_from(WAYS),
-    steps=st.integers(1, 60) | st.integers(300, 400),
+    steps=st.integers(1, 60) | st.just(310),
     fast=st.none() | st.integers(1, 80),
     offset=st.sampled_from([0, 0, 1, 9]),
     start=st.sampled_from([None, 0.5, 1.0, 3.0]),
     verdicts=st.lists(st.booleans() | st.sampled_from([True] * 9), max_size=80),
 )
 @example("linear", "accelerate", 54, 49, 0, None, [True] * 49)  # 54 / 49 rounds down
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_any_verdicts_are_paced_as_the_rule_says(
     shape: str,
     on_settled: Any,
@@ -115,11 +116,12 @@ def test_any_verdicts_are_paced_as_the_rule_says(
     adaptive = Adaptive(criterion=never, shape=shape, on_settled=on_settled, fast=fast)
     schedule = Schedule(adaptive, steps, start, offset)
     last = schedule.last_update(steps)
-    # One that hangs would show: unsettled till the end.
-    verdicts = [*verdicts, *[False] * last]
+    verdicts = [*verdicts, *[last > 500] * last]  # `saturating` is 37 times as long
     factors, ended = walked(schedule, verdicts)
     expected, _ = paced(schedule, verdicts)
-    assert ended and len(factors) <= last and factors[-1] == 1.0
+    assert ended
+    assert len(factors) <= last
+    assert factors[-1] == 1.0
     assert factors == pytest.approx(expected, rel=1e-9, abs=1e-12)
     down = schedule.start > 1.0
     assert factors == sorted(factors, reverse=down)
@@ -245,7 +247,8 @@ def test_a_verdict_is_used_one_interval_after_its_reading(
     expected, _ = walked(schedule, [u > 2 * every for u in range(1, steps + 1)])
     used = run(warmed, params, range(1, len(expected) + 1))
     assert used == [[0.1 * factor] for factor in expected]
-    assert warmed.done and warmed.done_reason == "settled"
+    assert warmed.done
+    assert warmed.done_reason == "settled"
     assert warmed.factors == [1.0]
 
 
@@ -256,12 +259,12 @@ def test_the_pace_follows_the_verdict_of_each_reading() -> None:
         seen.append(reading.update)
         return reading.update in (4, 6, 12)
 
-    warmed, params = wrapped(40, criterion=settled, fast=8, every=2)
-    used = run(warmed, params, range(1, 19))
+    warmed, params = wrapped(criterion=settled, fast=8, every=2)
     fast = {7, 8, 9, 10, 15, 16}  # read after 4, judged after 6
     expected, _ = walked(
-        Schedule(Adaptive(fast=8), 40), [u in fast for u in range(1, 19)]
+        Schedule(Adaptive(fast=8), 60), [u in fast for u in range(1, 19)]
     )
+    used = run(warmed, params, range(1, 19))
     assert used == [[0.1 * factor] for factor in expected]
     assert seen == list(range(2, 17, 2))
 
@@ -272,6 +275,7 @@ def test_skipped_updates_count_for_nothing() -> None:
     warmed, params = wrapped(40, every=2, window=2, trace=trace)
     calm, calm_params = wrapped(40, every=2, window=2, trace=quiet)
     scaler = torch.amp.GradScaler("cpu", init_scale=1.0, growth_interval=10**6)
+    scaler.scale(torch.zeros(()))  # it begins with its first use
     for update in range(1, 25):
         ADAM.set_grads(params, update)
         params[0].grad[0, 0] = math.inf
@@ -294,7 +298,8 @@ def test_skipped_updates_count_for_nothing() -> None:
         ADAM.step(calm, calm_params, update)
         assert warmed.get_last_lr() == calm.get_last_lr()
     assert_same(snapshot(calm, calm_params), snapshot(warmed, params))
-    assert str(trace.rows) == str(quiet.rows) and len(trace) > 3
+    assert str(trace.rows) == str(quiet.rows)
+    assert len(trace) > 3
 
 
 def test_an_update_that_a_fused_step_skips_counts_for_nothing() -> None:
@@ -307,6 +312,7 @@ def test_an_update_that_a_fused_step_skips_counts_for_nothing() -> None:
     trace, quiet = Trace(), Trace()
     (warmed, params), (calm, calm_params) = fused(trace), fused(quiet)
     scaler = torch.amp.GradScaler("cpu", init_scale=1.0, growth_interval=10**6)
+    scaler.scale(torch.zeros(()))  # it begins with its first use
     for update in range(1, 20):
         for spoiled in (True, False):
             ADAM.set_grads(params, update)
@@ -316,7 +322,8 @@ def test_an_update_that_a_fused_step_skips_counts_for_nothing() -> None:
             scaler.update(1.0)
         ADAM.step(calm, calm_params, update)
         assert warmed.factors == calm.factors
-    assert str(trace.rows) == str(quiet.rows) and len(trace) > 3
+    assert str(trace.rows) == str(quiet.rows)
+    assert len(trace) > 3
 
 
 def test_after_the_end_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,7 +336,8 @@ def test_after_the_end_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     warmed, params = wrapped(30, criterion=always, every=2, window=2)
     run(warmed, params, range(1, 40))
-    assert warmed.done and takes == [2, 4, 6, 8, 10, 12, 14]
+    assert warmed.done
+    assert takes == [2, 4, 6, 8, 10, 12]
     takes.clear()
     fixed = ADAM.wrap(params, steps=30)
     run(fixed, params, range(1, 20))
@@ -337,25 +345,19 @@ def test_after_the_end_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_does_not_grow() -> None:
-    """Bytes that are still held, after many readings: none more than after a few."""
-    import tracemalloc
-
+    """Bytes held from our own lines: after many readings no more than after few."""
     warmed, params = wrapped(10**6, every=1, window=3)
-    run(warmed, params, range(1, 50))
+    ours, held = tracemalloc.Filter(True, "*/warmopt/*"), []
     tracemalloc.start()
     try:
-        run(warmed, params, range(50, 100))
-        few = tracemalloc.take_snapshot().filter_traces(
-            [tracemalloc.Filter(True, "*warmopt*")]
-        )
-        run(warmed, params, range(100, 500))
-        many = tracemalloc.take_snapshot().filter_traces(few.traces and [
-            tracemalloc.Filter(True, "*warmopt*")
-        ])
+        for updates in (range(50), range(50, 400)):
+            for update in updates:  # `run` would leave floats in Python's free list
+                ADAM.step(warmed, params, update)
+            snap = tracemalloc.take_snapshot().filter_traces([ours])
+            held.append(sum(stat.size for stat in snap.statistics("filename")))
     finally:
         tracemalloc.stop()
-    grown = sum(stat.size_diff for stat in many.compare_to(few, "filename"))
-    assert grown < 2000  # 400 readings of 5 bytes would show
+    assert 0 < held[1] < held[0] + 350  # a byte for each reading would show
 
 
 # --- resume ---------------------------------------------------------------------------
@@ -484,7 +486,8 @@ def test_rewarm_starts_over() -> None:
     used = run(warmed, params, range(1, 20))
     assert warmed.done
     warmed.rewarm()
-    assert not warmed.done and warmed.done_reason is None
+    assert not warmed.done
+    assert warmed.done_reason is None
     assert run(warmed, params, range(1, 20)) == used
     warmed.rewarm(0)
     assert warmed.done
@@ -595,7 +598,8 @@ def test_per_group_decides_for_each_alone() -> None:
     fast = [group["warmup_fast"] for group in warmed.param_groups]
     assert fast == [7, 0]
     run(warmed, params, range(12, 61))
-    assert warmed.done and warmed.done_reason == "settled"
+    assert warmed.done
+    assert warmed.done_reason == "settled"
 
 
 def test_a_late_group_decides_alone() -> None:
@@ -652,16 +656,16 @@ def test_groups_without_a_second_moment_follow_or_go_their_fixed_way(
 ) -> None:
     params = ADAM.params()
     groups = [{"params": params[:1], "plain": True}, {"params": params[1:]}]
-    mode = Adaptive(criterion=always, every=2, window=2, per_group=not pooled)
+    mode = Adaptive(InverseRootVariance(9.0), every=2, window=2, per_group=not pooled)
     warmed = Warmed(Mixed(groups), steps=60, mode=mode)
-    run(warmed, params, range(1, 9))
+    run(warmed, params, range(1, 13))
     factors = warmed.factors
-    assert factors[1] > 9 / 60
+    assert factors[1] > 13 / 60
     assert f"{15 / 27 if pooled else 1:.0%}" in repr(warmed)
     if pooled:
         assert factors[0] == factors[1]
     else:  # nothing is read of it, so it never settles
-        assert [group["warmup_fast"] for group in warmed.param_groups] == [0, 4]
+        assert [group["warmup_fast"] for group in warmed.param_groups] == [0, 6]
 
 
 def test_muon_with_adamw_goes_on_with_what_it_can_watch() -> None:
@@ -690,11 +694,13 @@ def test_a_group_without_state_yet_is_no_reason_to_refuse(idle: str) -> None:
     warmed = Warmed(
         torch.optim.Adam([{"params": [used]}, group]), steps=10, mode="adaptive"
     )
-    run(warmed, [used], range(1, 12))
+    for update in range(1, 12):
+        ADAM.set_grads([used], update)
+        warmed.step()
     assert warmed.factors[0] == 1.0
 
 
-REFUSED = ["sgd-loop", "adagrad-loop", "adamax-loop", "muon", "lbfgs", "rprop-loop"]
+REFUSED = ["sgd-loop", "adagrad-loop", "adamax-loop", "muon", "lbfgs", "asgd-loop"]
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -725,7 +731,9 @@ def test_an_unknown_class_without_one_is_refused_after_its_first_step() -> None:
     assert warmed.param_groups[0]["lr"] == 0.1
 
 
-@pytest.mark.parametrize("name", ["adam-loop", "rmsprop-loop", "pytorch_optimizer.Lamb"])
+@pytest.mark.parametrize(
+    "name", ["adam-loop", "rmsprop-loop", "pytorch_optimizer.Lamb"]
+)
 @pytest.mark.parametrize("power", [-20, 12])
 def test_scaled_gradients_give_the_same_decisions(name: str, power: int) -> None:
     """Also of a class that counts its updates in a plain number."""

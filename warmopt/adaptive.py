@@ -121,5 +121,6 @@ class Adaptive:
             return math.inf
         fast = self.fast_updates(steps)
         if self.on_settled == "ramp":
-            return slow + (last - slow) * min(fast_done / fast, 1.0)
+            # One that begins late must not outlast the cap.
+            return max(slow + (last - slow) * min(fast_done / fast, 1.0), update)
         return slow + fast_done * steps / fast  # in this order, exact at the end

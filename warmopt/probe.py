@@ -95,7 +95,7 @@ class Probe:
         """
         if not self._found:
             self._find()
-        if update % self._every:
+        if update % self._every or not self._params:
             return None
         before = None if self._pending is None else self._read(*self._pending)
         self._take(update)
