@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import math
 import pickle
@@ -350,9 +351,10 @@ def test_it_does_not_grow() -> None:
     ours, held = tracemalloc.Filter(True, "*/warmopt/*"), []
     tracemalloc.start()
     try:
-        for updates in (range(50), range(50, 400)):
+        for updates in (range(200), range(200, 600)):
             for update in updates:  # `run` would leave floats in Python's free list
                 ADAM.step(warmed, params, update)
+            gc.collect()
             snap = tracemalloc.take_snapshot().filter_traces([ours])
             held.append(sum(stat.size for stat in snap.statistics("filename")))
     finally:

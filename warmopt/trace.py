@@ -19,7 +19,8 @@ class Trace:
     Attributes:
         pools: For each pool of param groups, by the index of its first group, what a
             replay must know: `steps` and `last` (updates), `on_settled`, `fast`,
-            `every`, and from which state the record goes on: `updates`, `fast_done`, `settled`.
+            `every`, and from which state the record goes on: `updates`, `fast_done`,
+            `settled`.
         rows: One dict per reading, in order: `pool`; `update`, after which the sample
             was taken, and `judged_after`, after which it was judged (both count from
             1); `factor` of the update after that; `settled`, the verdict (None where
