@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from tests.optimizers import TORCH_ROWS, Row, assert_same, snapshot
 from tests.reference import stepped_at
 from warmopt import Warmed
+from warmopt.adaptive import Adaptive
 
 pytestmark = [
     pytest.mark.cuda,
@@ -126,3 +128,74 @@ def test_fused_amp_skips_are_not_counted_and_cost_no_sync_in_the_step() -> None:
         scaler.update()
         factors.append(warmed.factors[0])
     assert factors == [0.5, 0.5, 0.75, 1.0]
+
+
+READ = {
+    "adam": (torch.optim.Adam, {}),
+    "adamw-fused": (torch.optim.AdamW, {"fused": True}),
+    "adam-capturable": (torch.optim.Adam, {"capturable": True}),
+    "rmsprop": (torch.optim.RMSprop, {}),
+    "adafactor": (torch.optim.Adafactor, {}),
+}
+
+
+def _adaptive(name: str, **options: Any) -> tuple[Warmed, list[torch.nn.Parameter]]:
+    cls, arguments = READ[name]
+    params = [torch.nn.Parameter(torch.randn(30, 40, device="cuda")) for _ in range(9)]
+    for param in params:
+        param.grad = torch.randn_like(param)
+    mode = Adaptive(every=2, window=2, **options)
+    return Warmed(cls(params, lr=1e-3, **arguments), steps=60, mode=mode), params
+
+
+@pytest.mark.parametrize("name", [name for name in READ if name != "adafactor"])
+def test_an_adaptive_step_never_waits_for_the_device(name: str) -> None:
+    """Neither where it reads, nor where it judges; Adafactor syncs by itself."""
+    warmed, _ = _adaptive(name)
+    warmed.step()  # makes the state
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(12):
+            warmed.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert warmed.param_groups[0]["warmup_updates"] == 13
+
+
+@pytest.mark.parametrize("name", READ)
+def test_an_adaptive_warmup_on_cuda_ends_early(name: str) -> None:
+    warmed, params = _adaptive(name, criterion=lambda _: True)
+    for _ in range(4 + 19):  # 4 slow ones of 60, then at 3 each
+        warmed.step()
+    assert warmed.done_reason == "settled"
+    assert warmed.param_groups[0]["warmup_ring"].device == params[0].device
+
+
+def test_a_reading_launches_few_kernels() -> None:
+    """More than a step without one: of 9 tensors as of 1, gathered by one `cat`."""
+
+    def kernels(warmed: Warmed) -> int:
+        activities = [torch.profiler.ProfilerActivity.CUDA]
+        with torch.profiler.profile(activities=activities) as profile:
+            warmed.step()
+            torch.cuda.synchronize()
+        kinds = [event.device_type for event in profile.events()]
+        return kinds.count(torch.autograd.DeviceType.CUDA)
+
+    warmed, _ = _adaptive("adamw-fused")
+    for _ in range(8):
+        warmed.step()
+    without, reading = kernels(warmed), kernels(warmed)
+    print(f"{reading - without} kernels and copies of a reading")
+    assert 0 < reading - without <= 40
+
+
+def test_capturing_an_adaptive_warmup_is_refused() -> None:
+    warmed, _ = _adaptive("adam-capturable")
+    for _ in range(3):
+        warmed.step()
+    with (
+        pytest.raises(RuntimeError, match="mode must be a fixed one.*mode='linear'"),
+        torch.cuda.graph(torch.cuda.CUDAGraph()),
+    ):
+        warmed.step()

@@ -188,7 +188,7 @@ class Probe:
                 row_decays.append(float(beta or 0.0) if began_at_0 else 0.0)
         beta = torch.tensor(decays, dtype=torch.float64)
         if any(isinstance(age, Tensor) and age.is_cuda for age in ages):
-            age = torch.stack([self.ring.new_tensor(0.0) + age for age in ages])
+            age = torch.stack([self.ring.new_zeros(()) + age for age in ages])
             beta = to_device(beta, self._device)
         else:
             age = torch.tensor([float(age) for age in ages], dtype=torch.float64)

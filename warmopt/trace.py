@@ -121,7 +121,8 @@ def replay(
     verdicts = [bool(criterion(reading)) for reading in readings]
     judged = dict(zip((row["judged_after"] for row in rows), verdicts, strict=True))
     every, begun = known["every"], known["updates"]
-    through = max(judged, default=begun - begun % every) + every  # nothing till then
+    # No verdict till then; the first sample is judged at the second.
+    through = max(judged, default=begun - begun % every or every) + every
     fast, settled = known["fast_done"], known["settled"]
     for update in range(begun + 1, through + 1):
         fast = adaptive.next_fast(fast, settled)
