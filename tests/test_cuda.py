@@ -195,7 +195,7 @@ def test_capturing_an_adaptive_warmup_is_refused() -> None:
     for _ in range(3):
         warmed.step()
     with (
-        pytest.raises(RuntimeError, match="mode must be a fixed one.*mode='linear'"),
+        pytest.raises(RuntimeError, match=r"mode must be a fixed one.*mode='linear'"),
         torch.cuda.graph(torch.cuda.CUDAGraph()),
     ):
         warmed.step()
