@@ -181,6 +181,17 @@ def test_the_bias_is_that_of_the_parameters_own_age(
         assert drifts == pytest.approx([0.0] * len(known), abs=tolerance)
 
 
+def test_an_average_that_has_not_begun_is_a_sample_of_zeros() -> None:
+    """Not of nan, which stands for no sample: a resumed window would be shorter."""
+    soap = ROWS["pytorch_optimizer.SOAP"]
+    params, trace = [Parameter(torch.rand(4, 3))], Trace()
+    mode = Adaptive(every=1, window=2)
+    warmed = Warmed(soap.build(params), steps=50, mode=mode, trace=trace)
+    soap.step(warmed, params, 1)
+    ring = warmed.param_groups[0]["warmup_ring"].view(2, 64)
+    assert ring.isnan().all(1).tolist() == [False, True]
+
+
 def test_sparse_gradients() -> None:
     def sparse(number: int, update: int, grad: Tensor) -> Tensor:
         kept = torch.zeros_like(grad)
