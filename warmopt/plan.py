@@ -53,7 +53,12 @@ class Plan:
         self._ids = list(map(id, self.groups))
         self.floats: list[tuple[Group, Ramp]] = []
         self.tensors: list[tuple[Group, Ramp]] = []
-        shared = {id(group): pool.ramp for pool in pools for group in pool.groups}
+        shared: dict[int, Ramp | None] = {}  # one object for all that warm alike
+        for pool in pools if clock.schedule.adaptive is not None else ():
+            alike: dict[float, Ramp | None] = {}
+            for group in pool.groups:
+                *_, start = clock.read(group)
+                shared[id(group)] = alike.setdefault(start, clock.ramp(group))
         for group in self.groups:
             ramp = shared.get(id(group)) or clock.ramp(group)
             if ramp is not None:
