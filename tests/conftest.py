@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import hypothesis
 import pytest
@@ -77,7 +76,7 @@ def pytest_terminal_summary(
         if number:
             terminalreporter.write_line(f"{section}: {number} cases")
     if path := config.getoption("--write-what-works"):
-        Path(path).write_text(what_works.page(passed))
+        config.invocation_params.dir.joinpath(path).write_text(what_works.page(passed))
     reports = [
         report.nodeid.rpartition("::")[2].partition("[")
         for outcome in ("passed", "xfailed", "failed")
