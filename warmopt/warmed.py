@@ -88,7 +88,8 @@ class Warmed(Optimizer):
             momentum (`momentum`, or the first of `betas`) warms like the LR.
         watch: Criteria (`warmopt.criteria`) that are only recorded, in any mode, on an
             optimizer with a second moment.
-        trace: A new `Trace` for the readings of an adaptive or watched warmup.
+        trace: A new `Trace` for the readings of an adaptive or watched warmup. Where
+            tensors are sharded, a reading is a collective: all ranks need one.
 
     A param group may hold a `warmup_steps` and a `warmup_start` of its own. If the
     wrapped optimizer has an option of that name, ours is `warmopt_steps` (`_start`).
