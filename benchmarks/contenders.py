@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 
 from benchmarks.timing import Step
-from warmopt import Warmed
+from warmopt import Adaptive, Warmed
+from warmopt.criteria import InverseRootVariance
 
 LONG = 10**9  # updates; no warmup of that length ends here
 STEPS = {"warming": LONG, "done": 1}
@@ -102,6 +103,16 @@ def bare(optimizer: Optimizer, steps: int, wrap: Wrap) -> Step:
 def warmopt(optimizer: Optimizer, steps: int, wrap: Wrap) -> Step:
     """Ours."""
     return bare(Warmed(optimizer, steps=steps), steps, wrap)
+
+
+def adaptive(every: int) -> Callable[[Optimizer, int, Wrap], Step]:
+    """Ours in adaptive mode, which never settles, so that it goes on reading."""
+    mode = Adaptive(InverseRootVariance(threshold=1e-30), every=every)
+
+    def build(optimizer: Optimizer, steps: int, wrap: Wrap) -> Step:
+        return bare(Warmed(optimizer, steps=steps, mode=mode), steps, wrap)
+
+    return build
 
 
 def naive(optimizer: Optimizer, steps: int, wrap: Wrap) -> Step:
@@ -215,12 +226,20 @@ class Contender:
             to make of the optimizer's step; returns the step of a training loop.
         few: Whether it runs in every case, or only where all do.
         period: Updates after which its work repeats.
+        reads: Whether it needs a second moment; and it ends as the fixed mode does.
     """
 
     name: str
     build: Callable[[Optimizer, int, Wrap], Step]
     few: bool = False
     period: int = 1
+    reads: bool = False
+
+    def runs(self, optimizer: str, state: str) -> bool:
+        """Whether there is something to measure."""
+        return not self.reads or (
+            optimizer in ("adam", "adamw", "rmsprop") and state == "warming"
+        )
 
 
 CONTROL = "bare again (control)"
@@ -229,7 +248,10 @@ PEER = "pytorch_warmup LinearWarmup"
 
 CONTENDERS = [
     Contender(OURS, warmopt, few=True),
-    # Adaptive mode goes here, one row per k = 5, 16, 64, with period=k.
+    *(
+        Contender(f"{OURS}, adaptive k={k}", adaptive(k), k == 5, period=k, reads=True)
+        for k in (5, 16, 64)
+    ),
     Contender(PEER, pytorch_warmup, few=True),
     Contender("pytorch_warmup + CosineAnnealingLR", pytorch_warmup_cosine),
     Contender("LinearLR", linear_lr),

@@ -58,6 +58,8 @@ def measured(
     runners, counts = [Runner(CONTROL, control)], [count(control, device, size, eager)]
     contenders = [c for c in CONTENDERS if c.few or case.all_contenders]
     for contender, (state, steps) in itertools.product(contenders, STEPS.items()):
+        if not contender.runs(case.optimizer, state):
+            continue
         seat = Seat(optimizer)
         with seat:
             try:

@@ -6,6 +6,7 @@ import hypothesis
 import pytest
 import torch
 
+from tests import what_works
 from tests.broken_upstream import BROKEN_UPSTREAM
 from tests.optimizers import ROWS, Row
 
@@ -58,8 +59,24 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         raise
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints over how many optimizers and conventions of peers the tests ran."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-what-works", metavar="FILE", help="write the table of what works"
+    )
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Prints how many cases the tests ran, and writes the table of what works."""
+    passed = what_works.counts(
+        report.nodeid for report in terminalreporter.getreports("passed")
+    )
+    for section, number in what_works.per_section(passed).items():
+        if number:
+            terminalreporter.write_line(f"{section}: {number} cases")
+    if path := config.getoption("--write-what-works"):
+        config.invocation_params.dir.joinpath(path).write_text(what_works.page(passed))
     reports = [
         report.nodeid.rpartition("::")[2].partition("[")
         for outcome in ("passed", "xfailed", "failed")

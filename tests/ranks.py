@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import faulthandler
-import multiprocessing
 import tempfile
 import time
 import traceback
@@ -17,16 +16,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-_FORKS = multiprocessing.get_context("forkserver")
-# Imported once, in the server that all workers are forked from.
-_FORKS.set_forkserver_preload(
-    [
-        "torch._dynamo",
-        "torch.distributed.checkpoint.state_dict",
-        "torch.distributed.fsdp",
-        "torch.distributed.optim",
-    ]
-)
+from tests.processes import FORKS
 
 
 class Ranks:
@@ -85,9 +75,9 @@ class Ranks:
         self._folder = tempfile.TemporaryDirectory()
         store = Path(self._folder.name) / "store"
         for rank in range(self.size):
-            pipe, theirs = _FORKS.Pipe()
+            pipe, theirs = FORKS.Pipe()
             args = (theirs, store, rank, self.size, self._timeout)
-            process = _FORKS.Process(target=_serve, args=args, daemon=True)
+            process = FORKS.Process(target=_serve, args=args, daemon=True)
             process.start()
             theirs.close()
             self._workers.append((process, pipe))

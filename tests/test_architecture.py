@@ -19,6 +19,7 @@ LEVELS = [
     ["schedule", "trace", "probe"],
     ["clock"],
     ["loading", "pool"],
+    ["plan"],
     ["warmed"],
     ["__init__"],
     ["demo", "lightning", "transformers"],

@@ -239,7 +239,8 @@ def test_every_contender_is_in_the_record(record: Path) -> None:
             (contender.name, state)
             for contender in CONTENDERS
             for state in STEPS
-            if not any(contender.name.startswith(name) for name in missing)
+            if contender.runs(case.split("-")[1], state)
+            and not any(contender.name.startswith(name) for name in missing)
         ]
     for skip in found["skipped"]:
         assert any(f"No module named '{name}" in skip["why"] for name in missing)
@@ -277,7 +278,9 @@ def test_the_rows_hold_together(record: Path) -> None:
 
 def test_the_record_has_the_counts(record: Path) -> None:
     for row in read(record)["rows"]:
-        assert row["operators"] == row["allocations"] == 0, row["contender"]
+        reads = "adaptive" in row["contender"]  # the step that is counted may not
+        assert row["operators"] == 0 or reads, row["contender"]
+        assert row["allocations"] == 0 or reads, row["contender"]
         assert row["kernels"] is row["syncs"] is None
         twice = row["contender"] == "naive Optimizer subclass"
         assert row["hook_passes"] == twice + (row["case"] != "machinery-10")

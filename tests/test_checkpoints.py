@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import multiprocessing
 import os
 import pickletools
 import random
@@ -27,6 +26,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer, lr_scheduler
 
 from tests.optimizers import ROWS, assert_same, snapshot
+from tests.processes import FORKS
 from warmopt import Warmed
 from warmopt.shapes import MODES, polynomial
 
@@ -72,9 +72,7 @@ def train(folder: Path, every: int, kill_at: int) -> None:
 
 def run(folder: Path, every: int, kill_at: int = 0) -> int | None:
     """Exit code of a process that trains; it is forked from one that has torch."""
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload([__name__, "torch._dynamo"])
-    process = processes.Process(target=train, args=(folder, every, kill_at))
+    process = FORKS.Process(target=train, args=(folder, every, kill_at))
     process.start()
     process.join()
     return process.exitcode

@@ -7,10 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch.nn import Parameter
 from typer.testing import CliRunner
 
+from warmopt import Trace, Warmed, replay
 from warmopt import __main__ as entry
 from warmopt.cli import app
+from warmopt.criteria import Drift, InverseRootVariance
 
 runner = CliRunner()
 
@@ -97,3 +101,72 @@ def test_without_the_extra_it_says_what_to_install(
     monkeypatch.setattr(entry.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match=r"pip install 'warmopt\[cli\]'"):
         entry.main()
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """Of a real warmup, saved."""
+    param = Parameter(torch.zeros(8))
+    made = Trace()
+    adam = torch.optim.Adam([param], betas=(0.9, 0.99))
+    warmed = Warmed(adam, steps=90, mode="adaptive", trace=made, watch=[Drift()])
+    while not warmed.done:
+        param.grad = torch.randn(8)
+        warmed.step()
+    made.save(tmp_path / "run.jsonl")
+    made.plot(tmp_path / "run.png")
+    return tmp_path / "run.jsonl"
+
+
+def test_replay_of_a_run_says_what_the_run_did(trace: Path) -> None:
+    expected = replay(Trace.load(trace), InverseRootVariance())
+    result = runner.invoke(app, ["replay", str(trace)])
+    assert result.exit_code == 0
+    assert "InverseRootVariance(threshold=0.02): settled in" in result.output
+    assert f"Update {expected.end} would have been the last (" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--criterion drift --tol 0.0001", "It would still be warming up"),
+        (
+            "--criterion drift --tol=0.5 --by tensor",
+            "Drift(tol=0.5, quantile=0.75, by=",
+        ),
+        ("--threshold 100 --on-settled end", "would have been the last (settled)"),
+        ("--threshold 100 --fast 10", "would have been the last (settled)"),
+    ],
+)
+def test_replay_takes_another_rule(trace: Path, options: str, said: str) -> None:
+    result = runner.invoke(app, ["replay", str(trace), *options.split()])
+    assert result.exit_code == 0
+    assert said in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--criterion mean", "criterion must be one of"),
+        ("--tol", "options must come in pairs"),
+        ("--tol 0.5", "tol"),
+        ("--threshold -1", "threshold must be"),
+        ("--on-settled jump", "on_settled must be one of"),
+        ("--pool 3", "pool must be one of the trace, [0], got 3"),
+    ],
+)
+def test_replay_refuses_what_it_cannot_do(trace: Path, options: str, said: str) -> None:
+    result = runner.invoke(app, ["replay", str(trace), *options.split()])
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.replace("│", " ").split())
+
+
+def test_replay_needs_a_trace(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("no trace")
+    result = runner.invoke(app, ["replay", str(tmp_path / "other")])
+    assert result.exit_code == 2
+    assert "must be a trace" in " ".join(result.output.replace("│", " ").split())
+
+
+def test_a_trace_is_drawn(trace: Path) -> None:
+    assert size(trace.with_name("run.png")) == (2160, 504)

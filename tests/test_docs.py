@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import warmopt
+from tests import what_works
 
 ROOT = Path(__file__).parent.parent
 MODULES = ["warmopt"] + [
@@ -77,3 +78,17 @@ def test_every_public_name_is_documented() -> None:
             value = getattr(module, public)
             if callable(value) and getattr(value, "__module__", "") == name:
                 assert value.__doc__, f"{name}.{public}"
+
+
+def test_the_page_of_what_works_has_the_rows_of_its_table() -> None:
+    """Its numbers are of the run that wrote it; all else must be that of the table."""
+    seen = (ROOT / "docs" / "what-works.md").read_text()
+    numbers = re.findall(r"\| (\d+|not run: needs a GPU) \| `test_", seen)
+    assert seen == what_works.page([int(n) if n.isdigit() else 0 for n in numbers])
+
+
+def test_every_row_of_what_works_names_tests_that_there_are() -> None:
+    for _, what, file, starts in what_works.WORKS:
+        source = (ROOT / "tests" / f"{file}.py").read_text()
+        for start in starts:
+            assert f"\ndef {start}" in source, (what, start)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -168,14 +167,7 @@ def test_effective_lr_is_the_schedules_times_the_factor(
     if attached != "before_wrapping":
         run = library(name, warmed if attached == "warmed" else inner, **options)
     used = watch(inner, lrs)
-    # This one begins one step down its decay, which looks like a warmup.
-    begins_low = name == "cosine_warmup_with_min_lr"
-    with (
-        pytest.warns(UserWarning, match="let only one of them")
-        if begins_low
-        else contextlib.nullcontext()
-    ):
-        run(warmed)
+    run(warmed)
 
     factors = [min(update / STEPS, 1.0) for update in range(1, UPDATES + 1)]
     assert used == [

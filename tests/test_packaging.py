@@ -12,6 +12,8 @@ import pytest
 
 from tests.processes import run_python
 
+pytestmark = pytest.mark.xdist_group("packaging")  # two builds at once would clash
+
 ROOT = Path(__file__).parent.parent
 
 

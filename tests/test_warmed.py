@@ -394,38 +394,6 @@ def test_a_group_without_gradients_is_counted_all_the_same() -> None:
     assert warmed.factors == [0.5]
 
 
-@pytest.mark.parametrize("name", ["sgd-loop", "adamw-loop", "adamw-foreach"])
-def test_a_skipped_amp_step_is_not_an_update(name: str) -> None:
-    _amp(ROWS[name])
-
-
-@pytest.mark.parametrize("name", [name for name in ROWS if "fused" in name])
-def test_a_step_skipped_inside_a_fused_kernel_is_not_an_update(name: str) -> None:
-    _amp(ROWS[name])
-
-
-def _amp(row: Row) -> None:
-    """Scaled gradients, the second infinite: as a bare optimizer with a scaler does."""
-    params, expected_params = twins(row)
-    warmed, expected = row.wrap(params, steps=4), row.build(expected_params)
-    scalers = [torch.amp.GradScaler("cpu", init_scale=2.0) for _ in range(2)]
-    factors = iter([0.25, 0.5, 0.5, 0.75, 1.0, 1.0])
-    for update in range(1, 7):
-        for each in (params, expected_params):
-            row.set_grads(each, update)
-            for param in each:
-                param.grad *= 2.0 if update != 2 else torch.inf
-        for scaler in scalers:
-            scaler.scale(torch.ones(()))
-        scalers[0].step(warmed)
-        stepped_at(expected, [next(factors)], lambda: scalers[1].step(expected))
-        for scaler in scalers:
-            scaler.update()
-        assert_same(snapshot(expected, expected_params), snapshot(warmed, params))
-    assert warmed.done
-    assert not hasattr(warmed, "found_inf")
-
-
 # --- closures and arguments -------------------------------------------------------
 
 

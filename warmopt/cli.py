@@ -1,18 +1,24 @@
-"""The commands: `demo` trains, `preview` draws. Needs the extra `warmopt[cli]`."""
+"""The commands: `demo` trains, `preview` draws, `replay` asks what would have been.
+
+Needs the extra `warmopt[cli]`.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from warmopt.criteria import CRITERIA
 from warmopt.plots import curve_in_terminal, save_curves
 from warmopt.schedule import Schedule
 from warmopt.shapes import MODES
+from warmopt.trace import Trace
+from warmopt.trace import replay as replayed
 
 __all__ = ["app"]
 
@@ -140,3 +146,67 @@ def preview(
         panels = [("factor", [(mode, factors)]), ("effective LR", [(mode, lrs)])]
         save_curves(output, panels, title)
         typer.echo(f"The curves are in {output}.")
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+)
+def replay(
+    context: typer.Context,
+    path: Annotated[Path, typer.Argument(help="A trace, as Trace.save writes it.")],
+    criterion: Annotated[
+        str, typer.Option(help=f"One of {', '.join(CRITERIA)}.")
+    ] = next(iter(CRITERIA)),
+    on_settled: Annotated[
+        str | None, typer.Option(help="accelerate, ramp or end; that of the run.")
+    ] = None,
+    fast: Annotated[
+        int | None, typer.Option(help="Updates of the fast pace; that of the run.")
+    ] = None,
+    pool: Annotated[int, typer.Option(help="First param group of the pool.")] = 0,
+) -> None:
+    """Say when a recorded warmup would have ended under another criterion.
+
+    Constants of the criterion are options too, as in: --criterion drift --tol 0.2
+    """
+    given = {"on_settled": on_settled, "fast": fast}
+    changes = {name: value for name, value in given.items() if value is not None}
+    try:
+        trace = Trace.load(path)
+        if criterion not in CRITERIA:
+            raise ValueError(
+                f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}."
+            )
+        build: Any = CRITERIA[criterion]
+        rule = build(**_constants(context.args))
+        result = replayed(trace, rule, pool=pool, **changes)
+    except (OSError, TypeError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from error
+    settled = sum(result.verdicts)
+    typer.echo(f"{rule}: settled in {settled} of {len(result.verdicts)} readings.")
+    if result.end is None:
+        typer.echo("It would still be warming up where the trace ends.")
+    else:
+        typer.echo(f"Update {result.end} would have been the last ({result.reason}).")
+
+
+def _constants(options: list[str]) -> dict[str, Any]:
+    """Of ["--tol", "0.2", "--by=tensor"]: {"tol": 0.2, "by": "tensor"}."""
+    words = [word for option in options for word in option.split("=", 1)]
+    if len(words) % 2 or not all(name.startswith("--") for name in words[::2]):
+        raise ValueError(f"options must come in pairs of --name value, got {options}.")
+    values = [_VALUES.get(word.lower(), word) for word in words[1::2]]
+    return {
+        name.removeprefix("--").replace("-", "_"): _number(value)
+        for name, value in zip(words[::2], values, strict=True)
+    }
+
+
+_VALUES: dict[str, Any] = {"true": True, "false": False, "none": None}
+
+
+def _number(value: Any) -> Any:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value

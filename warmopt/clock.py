@@ -21,6 +21,7 @@ from warmopt.schedule import MOST_UPDATES, Schedule
 from warmopt.second_moments import beta2
 
 __all__ = [
+    "ADAPTIVE_STATE",
     "DONE",
     "FAST",
     "LATEST",

@@ -124,9 +124,10 @@ def check_coupling(optimizer: Optimizer) -> None:
 def check_first_lr(optimizer: Optimizer, group: dict[str, Any]) -> None:
     """Warns where a fresh run begins below the LR that its scheduler starts from.
 
-    Then the scheduler warms up as well. It cannot be told of those that set
-    `initial_lr` itself low (OneCycleLR, CyclicLR). LR 0 is not looked at, since
-    torch.distributed.checkpoint steps at it; nor are runs that go on.
+    Then the scheduler warms up as well; not where it is less than a tenth below, as a
+    decay may begin. It cannot be told of those that set `initial_lr` itself low
+    (OneCycleLR, CyclicLR). LR 0 is not looked at, since torch.distributed.checkpoint
+    steps at it; nor are runs that go on.
 
     Warns:
         UserWarning: With both LRs, and what to do.
@@ -135,10 +136,10 @@ def check_first_lr(optimizer: Optimizer, group: dict[str, Any]) -> None:
     if not (isinstance(lr, float) and isinstance(initial, float)) or optimizer.state:
         return
     # timm's schedulers write the LR x the `lr_scale` of the group.
-    if 0.0 < lr < initial * group.get("lr_scale", 1.0):
+    if 0.0 < lr < 0.9 * initial * group.get("lr_scale", 1.0):
         warnings.warn(
             f"The first update runs at LR {lr:g}, below the initial_lr {initial:g} "
             "that a scheduler has set, and the warmup lowers it further. If the "
             "scheduler warms up too, let only one of them do it.",
-            stacklevel=4,
+            stacklevel=5,
         )

@@ -35,6 +35,7 @@ WARMUPS: dict[str, dict[str, object]] = {
     "cosine": {"steps": 200, "mode": "cosine"},
     "exponential": {"steps": 200, "mode": "exponential"},
     "radam": {"mode": "radam"},
+    "adaptive": {"steps": 200, "mode": "adaptive"},
 }
 
 

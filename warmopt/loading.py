@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from torch.optim import Optimizer
 
-from warmopt.clock import STATE, UPDATES, Clock
+from warmopt.clock import ADAPTIVE_STATE, STATE, UPDATES, Clock
 from warmopt.group_lr import Group
 
 __all__ = ["Watch", "checked_and_completed"]
@@ -75,7 +75,7 @@ def checked_and_completed(
     for index, (old, new) in enumerate(zip(live, saved, strict=False)):
         ours = [clock.steps_key, clock.start_key]
         if UPDATES not in new:  # else what it lacks follows from its own count
-            ours += STATE
+            ours += (*STATE, *ADAPTIVE_STATE)
         kept = {key: old[key] for key in ours if key in old and key not in new}
         saved[index] = {**new, **kept}
         bare = bare or UPDATES in kept

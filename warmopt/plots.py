@@ -1,12 +1,14 @@
-"""Pictures of warmups, for the command line. Needs matplotlib or plotext."""
+"""Pictures of warmups. Needs matplotlib; in the terminal, plotext."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
-__all__ = ["Curve", "curve_in_terminal", "save_curves"]
+__all__ = ["Curve", "curve_in_terminal", "save_curves", "save_trace"]
 
 Curve = tuple[str, Sequence[float]]
 """A label, and the value at each update, the first of which is 1."""
@@ -23,33 +25,61 @@ def save_curves(
             curve keeps its colour through the panels.
         title: Title of the whole picture.
     """
-    import matplotlib
-
-    matplotlib.use("agg")  # no display needed
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(
-        1,
-        len(panels),
-        figsize=(6.0 * len(panels), 4.2),
-        layout="constrained",
-        squeeze=False,
-    )
+    figure, axes = _panels([label for label, _ in panels], title)
     named: list[str] = []
-    for axis, (label, curves) in reversed(list(zip(axes[0], panels, strict=True))):
+    for axis, (_, curves) in reversed(list(zip(axes, panels, strict=True))):
         for name, values in curves:
             axis.plot(range(1, len(values) + 1), values, label=name, linewidth=1.8)
-        axis.set_xlabel("update")
-        axis.set_ylabel(label)
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
         names = [name for name, _ in curves]
         if len(names) > 1 and names != named:  # panels of the same curves share one
             axis.legend(frameon=False)
         named = names
-    figure.suptitle(title)
     figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+
+
+def save_trace(path: str | PathLike[str], rows: Sequence[dict[str, Any]]) -> None:
+    """Saves a picture of the readings of one pool (see `Trace.rows`).
+
+    From left to right: the factor; what the default criterion looks at, shaded where
+    the acting criterion found it settled; when each criterion would have said so.
+    """
+    labels = ["factor", "variance of 1/√v in the window", "settled"]
+    figure, (factor, variance, verdicts) = _panels(labels, "Readings of a warmup")
+    at = [row["judged_after"] for row in rows]
+    factor.plot(at, [row["factor"] for row in rows], linewidth=1.8)
+    read = [row["update"] for row in rows]
+    values = [row["inverse_root_variance"] for row in rows]
+    variance.plot(read, values, linewidth=1.8, marker=".")
+    if any(value > 0 for value in values):
+        variance.set_yscale("log")
+    acting = [bool(row["settled"]) for row in rows]
+    variance.fill_between(
+        read, 0, 1, acting, alpha=0.15, transform=variance.get_xaxis_transform()
+    )
+    judges = {"acting": acting}
+    for name in rows[0]["watched"] if rows else ():
+        judges[name.partition("(")[0]] = [row["watched"][name] for row in rows]
+    for height, settled in enumerate(judges.values()):
+        when = [update for update, yes in zip(at, settled, strict=True) if yes]
+        verdicts.plot(when, [height] * len(when), "|", markersize=14)
+    verdicts.set_yticks(range(len(judges)), list(judges))
+    verdicts.set_ylim(-0.5, len(judges) - 0.5)
+    figure.savefig(path, dpi=120)
+
+
+def _panels(labels: Sequence[str], title: str) -> tuple[Any, list[Any]]:
+    """A figure of panels side by side over the updates, and their axes."""
+    from matplotlib.figure import Figure  # needs no display
+
+    figure = Figure(figsize=(6.0 * len(labels), 4.2), layout="constrained")
+    axes = list(figure.subplots(1, len(labels), squeeze=False)[0])
+    for axis, label in zip(axes, labels, strict=True):
+        axis.set_xlabel("update")
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    return figure, axes
 
 
 def curve_in_terminal(label: str, values: Sequence[float], title: str) -> str:

@@ -33,7 +33,6 @@ class Pool:
     ) -> None:
         self.groups = groups
         self._clock, self._watch, self._trace = clock, watch, trace
-        self.ramp = clock.ramp(groups[0])  # one object for all: one factor for all
         self._acting = acting = clock.schedule.adaptive
         first, reads = groups[0], acting or Adaptive()
         self._update = int(first[UPDATES])

@@ -49,6 +49,12 @@ class Trace:
             for line in ({"pools": self.pools}, *self.rows):
                 file.write(json.dumps(line) + "\n")
 
+    def plot(self, path: str | os.PathLike[str], pool: int = 0) -> None:
+        """Saves a picture of one pool: factor, readings, verdicts. Needs matplotlib."""
+        from warmopt.plots import save_trace
+
+        save_trace(path, [row for row in self.rows if row["pool"] == pool])
+
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
         """Reads what `save` has written.

@@ -12,18 +12,15 @@ from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.optimizer import (
-    _global_optimizer_post_hooks,
-    _global_optimizer_pre_hooks,
-)
 
 from warmopt.adaptive import Criterion
-from warmopt.clock import DONE, FAST, SETTLED, UPDATES, Clock, Ramp
-from warmopt.compiling import eagerly, in_compiled_region, is_compiled, stay_untraced
-from warmopt.couplings import check_coupling, check_first_lr
-from warmopt.group_lr import Group, Scaled, momentum_key, restore, scale_momentum
+from warmopt.clock import DONE, FAST, SETTLED, UPDATES, Clock
+from warmopt.compiling import eagerly, in_compiled_region, stay_untraced
+from warmopt.couplings import check_coupling
+from warmopt.group_lr import Group, Scaled, momentum_key, restore
 from warmopt.loading import Watch, checked_and_completed
-from warmopt.on_device import HostCopy, count_on_device, is_capturing, may_capture
+from warmopt.on_device import HostCopy, is_capturing
+from warmopt.plan import Plan
 from warmopt.pool import Pool
 from warmopt.schedule import ModeLike, Schedule
 from warmopt.second_moments import check_has_second_moment
@@ -45,16 +42,9 @@ class _Memo:
     """What may be forgotten; in one object, since frameworks copy our attributes."""
 
     def __init__(self) -> None:
-        # What each group follows, while it warms. Checked by identity at every step.
-        self.plan: list[tuple[Group, Ramp | None]] = []
-        self.pools: list[Pool] = []  # of groups whose second moment is read
+        self.plan: Plan
         self.groups_done = -1  # how many there are, once the warmup of all is over
-        self.ramps_a_float = False
-        self.ramps_a_tensor = False
-        self.reads_in = 0  # steps until a count on the device may be at its end
-        self.may_capture = False  # whether there is a device that captures graphs
-        self.is_compiled = False  # whether the wrapped step is, by hand
-
+        self.pools: list[Pool] = []  # of groups whose second moment is read
         self.last: Scaled = []  # of the last step, for get_last_lr
         self.found_inf: Tensor | None = None  # what a GradScaler has set
         # Groups of the last step that count, if what is on its way to the host is 0.
@@ -98,7 +88,8 @@ class Warmed(Optimizer):
             momentum (`momentum`, or the first of `betas`) warms like the LR.
         watch: Criteria (`warmopt.criteria`) that are only recorded, in any mode, on an
             optimizer with a second moment.
-        trace: A new `Trace` for the readings of an adaptive or watched warmup.
+        trace: A new `Trace` for the readings of an adaptive or watched warmup. Where
+            tensors are sharded, a reading is a collective: all ranks need one.
 
     A param group may hold a `warmup_steps` and a `warmup_start` of its own. If the
     wrapped optimizer has an option of that name, ours is `warmopt_steps` (`_start`).
@@ -206,31 +197,32 @@ class Warmed(Optimizer):
         """
         self._opt_called = True  # for the order check of torch's schedulers
         wrapped, memo = self.wrapped, self._memo
-        if memo.uncounted is not None:
-            self._settle()
         if memo.groups_done == len(wrapped.param_groups):
             return wrapped.step(*args, **kwargs)
 
-        if memo.may_capture and is_capturing():
+        if memo.uncounted is not None:
+            self._settle()
+            return Warmed.step(self, *args, **kwargs)
+        plan, run = memo.plan, wrapped.step
+        if plan.may_capture and is_capturing():
             self._check_capture()
+        if plan.floats and (plan.is_compiled or in_compiled_region()):
+            run = eagerly(run)
         scaled: Scaled = []
         memo.last = scaled
-        if args and callable(args[0]):
-            args = (self._at_base_lr(args[0], scaled), *args[1:])
-        elif callable(kwargs.get("closure")):
-            kwargs["closure"] = self._at_base_lr(kwargs["closure"], scaled)
-        run = wrapped.step
-        if memo.ramps_a_float and (in_compiled_region() or memo.is_compiled):
-            run = eagerly(run)
+        if args or kwargs:
+            args, kwargs = self._with_closure_at_base_lr(args, kwargs, scaled)
         try:
-            if _has_step_hooks(wrapped):
+            if any(plan.hooks):
                 result = self._step_inside_hooks(run, args, kwargs, scaled)
             else:
                 self._scale_groups(scaled)
                 result = run(*args, **kwargs)
         finally:
             restore(scaled)
-        self._count_update()
+        waiting = memo.plan.count(memo.last, memo.found_inf)
+        if waiting or memo.plan.ends or memo.plan.is_watched:
+            self._after_count(waiting)
         return result
 
     # The wrapped step is hooked and profiled already; schedulers need not patch ours.
@@ -238,46 +230,11 @@ class Warmed(Optimizer):
     step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
 
     def _scale_groups(self, scaled: Scaled) -> None:
-        """Multiplies the LR of each warming group, and its momentum, by its factor."""
-        groups, plan = self.wrapped.param_groups, self._memo.plan
-        if len(groups) != len(plan):
-            plan = self._enrol_groups()
-        factor: Any = 1.0
-        at, seen = 0, None  # groups that began together share one factor
-        for group, (planned, ramp) in zip(groups, plan, strict=True):
-            if group is not planned:  # someone has put other groups into the list
-                return self._scale_anew(scaled)
-            if ramp is None:
-                continue
-            base, updates = group["lr"], group[UPDATES]
-            if ramp.table is not None:
-                factor, at = ramp.table.take(updates), 0
-                if not isinstance(base, Tensor):  # a scheduler has put a float there
-                    factor = factor.item()
-            elif updates + 1 != at or ramp is not seen:
-                at, seen = updates + 1, ramp
-                if at > ramp.last:  # someone has put a later count into the group
-                    return self._scale_anew(scaled)
-                factor = ramp.factor(at)
-                if at == 1:
-                    check_first_lr(self.wrapped, group)
-            value = base * factor
-            # Noted first, lest it be lost.
-            scaled.append((group, "lr", base, value, factor, ramp))
-            group["lr"] = value
-        if self._momentum_start is not None:
-            for group, ramp in plan:
-                if ramp is not None:
-                    update, steps, _ = self._clock.read(group)
-                    schedule, start = self._clock.schedule, self._momentum_start
-                    factor = min(schedule.factor(update, steps, start), 1.0)
-                    scale_momentum(group, factor, scaled)
-
-    def _scale_anew(self, scaled: Scaled) -> None:
-        restore(scaled)
-        scaled.clear()
-        self._enrol_groups()
-        self._scale_groups(scaled)
+        plan = self._memo.plan
+        if not (plan.fits(self.wrapped.param_groups) and plan.scale(scaled)):
+            restore(scaled)
+            scaled.clear()
+            self._enrol_groups().scale(scaled)
 
     def _step_inside_hooks(
         self,
@@ -319,11 +276,20 @@ class Warmed(Optimizer):
             for handle in handles:
                 handle.remove()
 
+    def _with_closure_at_base_lr(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], scaled: Scaled
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments, the closure in them run at the base LR: it is user code."""
+        if args and callable(args[0]):
+            return (self._at_base_lr(args[0], scaled), *args[1:]), kwargs
+        if callable(kwargs.get("closure")):
+            closure = self._at_base_lr(kwargs["closure"], scaled)
+            return args, {**kwargs, "closure": closure}
+        return args, kwargs
+
     def _at_base_lr(
         self, closure: Callable[..., Any], scaled: Scaled
     ) -> Callable[..., Any]:
-        """The closure, which is user code, with the base LR in force while it runs."""
-
         @functools.wraps(closure)
         def at_base_lr(*args: Any, **kwargs: Any) -> Any:
             restore(scaled)
@@ -334,35 +300,18 @@ class Warmed(Optimizer):
 
         return at_base_lr
 
-    def _count_update(self) -> None:
-        """Counts the update for every group that it really moved."""
-        memo, found_inf, moved, over = self._memo, self._memo.found_inf, [], False
-        for group, _, base, _, _, ramp in memo.last:
-            if ramp is None:  # a momentum
-                continue
-            # A frozen group has not moved, with or without gradients.
-            for param in group["params"]:
-                if param.requires_grad:
-                    break
-            else:
-                if group["params"]:  # of an empty group, another rank may hold some
-                    continue
-            if ramp.table is not None:
-                count_on_device(group[UPDATES], ramp.last, base, found_inf)
-            elif found_inf is not None:  # a fused kernel may have skipped the update
-                moved += [group] * (base != 0)
-            elif base != 0:
-                group[UPDATES] = update = group[UPDATES] + 1
-                over = over or update >= ramp.last
-        if moved and found_inf is not None:
-            memo.uncounted = HostCopy(found_inf), moved
-        if memo.ramps_a_tensor and not self._is_capturing():
-            memo.reads_in -= 1
-            over = over or memo.reads_in <= 0
-        if memo.pools and memo.uncounted is None and not self._is_capturing():
-            for pool in memo.pools:  # of all, also where one is over
-                over = pool.after_update() or over
-        if over:
+    def _after_count(self, waiting: list[Group]) -> None:
+        """What there is to do after a step but seldom, or in adaptive mode."""
+        memo, plan = self._memo, self._memo.plan
+        if waiting and memo.found_inf is not None:
+            memo.uncounted = HostCopy(memo.found_inf), waiting
+        elif not self._is_capturing():
+            for pool in memo.pools:
+                plan.ends = pool.after_update() or plan.ends
+            if plan.tensors:
+                plan.looks_in -= 1
+                plan.ends = plan.ends or plan.looks_in <= 0
+        if plan.ends:
             self._enrol_groups()
 
     def _settle(self) -> None:
@@ -378,7 +327,7 @@ class Warmed(Optimizer):
         self._enrol_groups()
 
     def _is_capturing(self) -> bool:
-        return self._memo.may_capture and is_capturing()
+        return self._memo.plan.may_capture and is_capturing()
 
     def _check_capture(self) -> None:
         """Raises where every replay of a captured graph would repeat one update."""
@@ -388,15 +337,15 @@ class Warmed(Optimizer):
                 f"graph, got {self._clock.schedule.mode!r}, which decides on the host. "
                 "Use mode='linear', or capture when the warmup is done."
             )
+        plan = self._memo.plan
         frozen = None if self._momentum_start is None else "momentum_start"
-        groups = self.wrapped.param_groups
-        for group, (planned, ramp) in zip(groups, self._memo.plan, strict=False):
-            table = None if ramp is None else ramp.table
-            if group is not planned or len(groups) != len(self._memo.plan):
-                frozen = "a param group that was never stepped"
-            elif ramp is not None and (
-                table is None or any(p.device != table.device for p in group["params"])
-            ):
+        if not plan.fits(self.wrapped.param_groups):
+            frozen = "a param group that was never stepped"
+        for group, _ in plan.floats:
+            frozen = f"lr={group['lr']!r}"
+        for group, ramp in plan.tensors:
+            device = getattr(ramp.table, "device", None)
+            if any(param.device != device for param in group["params"]):
                 frozen = f"lr={group['lr']!r}"
         if frozen:
             raise RuntimeError(
@@ -408,34 +357,16 @@ class Warmed(Optimizer):
 
     # --- groups -------------------------------------------------------------------
 
-    def _enrol_groups(self) -> list[tuple[Group, Ramp | None]]:
-        """Starts the clocks of new groups; notes what each group follows from now."""
-        memo, clock, groups = self._memo, self._clock, self.wrapped.param_groups
-        for group in groups:
+    def _enrol_groups(self) -> Plan:
+        """Starts the clocks of new groups, and makes the plan of the next steps."""
+        memo, clock, wrapped = self._memo, self._clock, self.wrapped
+        for group in wrapped.param_groups:
             if DONE not in group:
                 clock.check_new(group, "a new param group")
             clock.enrol(group)
         memo.pools = self._formed_pools()
-        leaders = {id(each): pool for pool in memo.pools for each in pool.groups}
-        memo.plan = [
-            (
-                group,
-                leaders[id(group)].ramp if id(group) in leaders else clock.ramp(group),
-            )
-            for group in groups
-        ]
-        ramps = [(group, ramp) for group, ramp in memo.plan if ramp is not None]
-        memo.groups_done = -1 if ramps else len(groups)
-        left = [
-            ramp.last - int(group[UPDATES])
-            for group, ramp in ramps
-            if ramp.table is not None
-        ]
-        memo.reads_in = min(left, default=0)
-        memo.ramps_a_tensor = bool(left)
-        memo.ramps_a_float = len(left) < len(ramps)
-        memo.is_compiled = is_compiled(self.wrapped.step)
-        memo.may_capture = may_capture()
+        memo.plan = Plan(wrapped, clock, memo.pools, self._momentum_start)
+        memo.groups_done = memo.plan.groups_done
         return memo.plan
 
     def _formed_pools(self) -> list[Pool]:
@@ -614,17 +545,6 @@ class Warmed(Optimizer):
     def _after_load(self) -> None:
         self._memo.last, self._memo.pools, self._memo.uncounted = [], [], None
         self._enrol_groups()
-
-
-def _has_step_hooks(optimizer: Optimizer) -> bool:
-    """Whether anyone hooks its step; no class without a place for hooks is hooked."""
-    own = getattr(optimizer, "_optimizer_step_pre_hooks", None)
-    return own is not None and bool(
-        own
-        or optimizer._optimizer_step_post_hooks
-        or _global_optimizer_pre_hooks
-        or _global_optimizer_post_hooks
-    )
 
 
 def _checked_momentum(
