@@ -531,7 +531,6 @@ def test_a_window_that_is_none_begins_anew(key: str, value: Any) -> None:
     assert trace.rows[0]["samples"] == 1
 
 
-@pytest.mark.xfail(strict=True, reason="the fast updates are lost: see loading.py")
 def test_loading_a_bare_state_goes_on_from_where_it_was() -> None:
     warmed, params = wrapped(100, criterion=always)
     run(warmed, params, range(1, 31))
@@ -576,7 +575,6 @@ def test_groups_that_began_together_keep_the_ratio_of_their_lrs() -> None:
     assert pace[0] == pace[1]
 
 
-@pytest.mark.xfail(strict=True, reason="the first group's start is used for all")
 def test_groups_of_one_pool_have_their_own_start() -> None:
     warmed, params = two_groups({}, {"warmup_start": 0.5}, criterion=never)
     expected, expected_params = ADAM.params(), ADAM.params()
