@@ -259,6 +259,12 @@ def check_collectives(engine: str) -> list[int]:
     return counts
 
 
+def test_without_a_momentum_its_size_is_unknown() -> None:
+    """Not 0, which would count as settled."""
+    for row in check_run("one_process", adaptive, RMSprop)["rows"]:
+        assert math.isnan(row[-3])
+
+
 @pytest.mark.parametrize(("engine", "each"), [("ddp", 0), ("fsdp2", 1)])
 def test_a_reading_is_one_collective_and_none_without_shards(
     groups: dict[int, Ranks], engine: str, each: int
@@ -342,7 +348,7 @@ def test_a_rank_that_holds_no_second_moment_decides_like_the_others(
 
 
 def check_trace_on_one_rank() -> list[Any]:
-    wrap = partial(fickle, trace=distributed.get_rank() == 0)
+    wrap = partial(adaptive, trace=distributed.get_rank() == 0)
     return check_run("fsdp2", wrap, Adam, 1)["said"]
 
 
@@ -541,3 +547,35 @@ def test_with_a_process_group_the_progress_resumes_and_the_window_fills_anew(
     assert 0 < said[0][0][0][1] < SAVED
     assert [row[SAMPLES] for row in rows][:3] == [1, 2, 3][: len(rows)]
     assert said[-1][0][0][3]  # done
+
+
+def check_zero(engine: str, file: Path, loads: bool) -> list[Any]:
+    """The keys of the groups, and the factors from then on."""
+    training = model, optimizer = ENGINES[engine](net(), over_all_ranks, Adam)
+    if loads:
+        saved_model, saved_optimizer = torch.load(file)
+        model.load_state_dict(saved_model)
+        optimizer.load_state_dict(saved_optimizer)
+    warmed = warmed_of(optimizer)
+    said = [progress((model, [warmed]))]
+    for update in range(SAVED + 1, CAP + 1) if loads else range(1, SAVED + 1):
+        train(training, update)
+        said.append(progress((model, [warmed])))
+    if not loads:
+        optimizer.consolidate_state_dict(to=0)
+        if distributed.get_rank() == 0:
+            torch.save([model.state_dict(), optimizer.state_dict()], file)
+    return said
+
+
+@pytest.mark.parametrize("engine", ["zero_outside", "zero_inside"])
+@pytest.mark.parametrize(("saved", "loaded"), [(2, 4), (4, 2)])
+def test_so_they_do_for_the_consolidated_state_of_zero(
+    groups: dict[int, Ranks], tmp_path: Path, saved: int, loaded: int, engine: str
+) -> None:
+    file = tmp_path / "zero.pt"
+    before = alike(groups[saved].run(check_zero, engine, file, False))
+    after = alike(groups[loaded].run(check_zero, engine, file, True))
+    assert after[0] == before[-1]
+    assert 0 < after[0][0][0][1] < SAVED
+    assert after[-1][0][0][3]  # done
