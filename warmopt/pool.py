@@ -20,7 +20,8 @@ class Pool:
     """Takes readings for some groups, and sets their pace if the mode is adaptive.
 
     What decides is kept in the groups (`warmup_fast`, `warmup_settled`; the window in
-    the first), so that a resumed run goes on as if it had not stopped.
+    the first), so that a resumed run goes on as if it had not stopped. With a
+    `process_group` the window is not kept, and fills anew.
     """
 
     def __init__(
@@ -46,7 +47,8 @@ class Pool:
             with_momentum=trace is not None
             or not isinstance(reads.criterion, InverseRootVariance),
         )
-        if acting is not None:
+        # Its shape must not depend on the number of ranks, lest others cannot load it.
+        if acting is not None and acting.process_group is None:
             self._probe.restore(first.get(RING), first.get(LATEST), self._update)
             first[RING] = self._probe.ring.view(-1)  # flat: it prints on one line
             first[LATEST] = self._probe.latest

@@ -7,6 +7,7 @@ ranks, so that all of them decide alike.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -21,9 +22,10 @@ from warmopt.criteria import Reading
 from warmopt.group_lr import Group
 from warmopt.on_device import HostCopy, to_device
 from warmopt.readings import statistics
-from warmopt.sampling import COORDINATES, Row, gathered, mesh_of, row
+from warmopt.sampling import COORDINATES, Row, gathered, is_counted_here, mesh_of, row
 from warmopt.second_moments import (
     Moment,
+    beta2,
     find_moment,
     no_second_moment,
     stalls,
@@ -53,16 +55,25 @@ class Probe:
     ) -> None:
         self._optimizer, self._every = optimizer, every
         self._second_moment, self._process_group = second_moment, process_group
+        self._groups = groups
         self._params = [(param, group) for group in groups for param in group["params"]]
-        meshes = [mesh_of(param) for param, _ in self._params]
-        self._mesh = next((mesh for mesh in meshes if mesh is not None), None)
+        meshes = [m for p, _ in self._params if (m := mesh_of(p)) is not None]
+        # The largest, where others are a part of it; the first of equal ones.
+        self._mesh = max(meshes, key=lambda mesh: int(mesh.size()), default=None)
         self._device = next((p.device for p, _ in self._params), torch.device("cpu"))
-        sizes = [float(param.numel()) for param, _ in self._params]
+        sizes, self._first_row = [param.numel() for param, _ in self._params], 0
         if process_group is not None:
-            sizes = self._summed(torch.tensor(sizes, device=self._device)).tolist()
-        self._sizes = tuple(map(int, sizes))
+            of_ranks: Any = [None] * dist.get_world_size(process_group)
+            dist.all_gather_object(of_ranks, sizes, process_group)
+            self._first_row = sum(map(len, of_ranks[: dist.get_rank(process_group)]))
+            sizes = [size for each in of_ranks for size in each]
+        self._sizes = tuple(sizes)
         self._found: dict[Parameter, Moment] = {}
-        self._rows: list[list[Row]] = [[], []] if with_momentum else [[]]
+        # Ranks sum alike, also where only one of them keeps a trace.
+        is_sharded = self._mesh is not None or process_group is not None
+        self._rows: list[list[Row]] = [
+            [] for _ in range(1 + (with_momentum or is_sharded))
+        ]
         shape = (window, len(sizes), COORDINATES)
         nan = torch.tensor(math.nan, dtype=torch.float32, device=self._device)
         self.ring = nan.expand(shape).clone()
@@ -103,21 +114,29 @@ class Probe:
 
     def _read(self, latest: HostCopy, update: int) -> Reading:
         variance, norm_ratio, update_rms, *drifts = latest.numbers()
-        betas = self._params[0][1].get("betas") or (None,)
-        moment = next(iter(self._found.values()), None)
+        betas = self._groups[0].get("betas") or (None,)
         return Reading(
             update=update,
             span=(self._samples - 1) * self._every,
             samples=self._samples,
             window=len(self.ring),
             beta1=None if betas[0] is None else float(betas[0]),
-            beta2=None if moment is None else moment.beta2,
+            beta2=self._beta2(),
             inverse_root_variance=variance,
             norm_ratio=norm_ratio,
-            update_rms=update_rms,
+            update_rms=update_rms or math.nan,  # 0: no rank has a momentum
             drifts=tuple(drifts),
             sizes=self._sizes,
         )
+
+    def _beta2(self) -> float | None:
+        """The decay in the first group that has one."""
+        if self._process_group is None:
+            return next((moment.beta2 for moment in self._found.values()), None)
+        for group in self._groups:  # alike on all ranks, whatever each of them holds
+            with contextlib.suppress(ValueError):
+                return beta2(self._optimizer, group)
+        return None
 
     def _find(self) -> None:
         """Looks up every second moment, and where in it the sample lies."""
@@ -136,7 +155,10 @@ class Probe:
                 moment = self._found.get(param)
                 if moment is not None and stalls(moment):
                     moment = None  # it stands still, but has not settled
-                rows.append(row(getattr(moment, kind, None), self._device))
+                values = getattr(moment, kind, None)
+                if self._mesh is not None and not is_counted_here(values, self._mesh):
+                    values = None
+                rows.append(row(values, self._device))
 
     def _none_anywhere(self) -> bool:
         """Whether the optimizer, though stepped, has none in other groups either."""
@@ -198,11 +220,10 @@ class Probe:
     def _summed(self, own: Tensor) -> Tensor:
         """What all ranks see: of shards with a mesh the sum, of others all in turn."""
         if self._process_group is not None:
-            ranks = dist.get_world_size(self._process_group)
-            slots = own.new_zeros(ranks, *own.shape)
-            slots[dist.get_rank(self._process_group)] = own
-            dist.all_reduce(slots, group=self._process_group)
-            return slots.flatten(0, 1)
+            rows = own.new_zeros(len(self._sizes), *own.shape[1:])
+            rows[self._first_row :][: len(own)] = own
+            dist.all_reduce(rows, group=self._process_group)
+            return rows
         if self._mesh is not None:
             own = own.contiguous()
             for dim in range(self._mesh.ndim):

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["COORDINATES", "Row", "gathered", "mesh_of", "row"]
+__all__ = ["COORDINATES", "Row", "gathered", "is_counted_here", "mesh_of", "row"]
 
 CHUNKS, CHUNK = 4, 16
 COORDINATES = CHUNKS * CHUNK
@@ -47,6 +47,8 @@ def row(values: Tensor | None, device: torch.device) -> Row:
 
 def gathered(rows: Sequence[Row], device: torch.device) -> Tensor:
     """The samples as they are now: a new float32 tensor of shape [rows, 64]."""
+    if not rows:  # another rank may have some
+        return torch.zeros(0, COORDINATES, device=device)
     pieces = [piece for row in rows for piece in row]
     if any(piece.device != device for piece in pieces):
         pieces = [torch.cat(row).to(device) for row in rows]  # of a model on several
@@ -60,6 +62,16 @@ def mesh_of(values: Any) -> Any:
     if module is None or not isinstance(values, module.DTensor):
         return None
     return values.device_mesh
+
+
+def is_counted_here(values: Any, whole: Any) -> bool:
+    """Whether the sum over a mesh takes a tensor from here: of copies, only the first.
+
+    A plain tensor is on every rank of the mesh, a DTensor may be spread over a part.
+    """
+    first, mesh = whole.mesh.flatten()[0], mesh_of(values)
+    held_by = torch.tensor(whole.get_rank()) if mesh is None else mesh.mesh
+    return bool((held_by == first).any())
 
 
 def _chunks(size: int) -> list[tuple[int, int]]:
