@@ -452,16 +452,7 @@ def check_questions(kind: Any) -> int:
     return all_reduce.call_count
 
 
-LATE = pytest.mark.xfail(
-    strict=True,
-    reason="a fused update behind a GradScaler is read when someone asks: a rank that "
-    "asks alone waits for the others forever",
-)
-
-
-@pytest.mark.parametrize(
-    "kind", [Adam, pytest.param(partial(Adam, fused=True), marks=LATE)]
-)
+@pytest.mark.parametrize("kind", [Adam, partial(Adam, fused=True)])
 def test_a_question_is_no_collective(groups: dict[int, Ranks], kind: Any) -> None:
     """So that one rank may ask alone, as for a log."""
     assert alike(groups[2].run(check_questions, kind)) == 0

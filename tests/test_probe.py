@@ -19,7 +19,7 @@ from warmopt import Warmed
 from warmopt.adaptive import Adaptive
 from warmopt.criteria import Drift
 from warmopt.probe import Probe
-from warmopt.sampling import gathered, row
+from warmopt.sampling import row, sampler
 from warmopt.trace import Trace
 
 CPU = torch.device("cpu")
@@ -27,7 +27,7 @@ ADAM = ROWS["adam-loop"]
 
 
 def sample(values: Tensor) -> list[float]:
-    return gathered([row(values, CPU)], CPU)[0].tolist()
+    return sampler([row(values, CPU)], CPU)()[0].tolist()
 
 
 # --- sampling -------------------------------------------------------------------------
@@ -58,7 +58,7 @@ def test_it_is_a_view_that_sees_later_values(dtype: torch.dtype) -> None:
     values = torch.rand(30, 30, dtype=dtype)
     view = row(values, CPU)
     values.fill_(2.0)
-    taken = gathered([view], CPU)
+    taken = sampler([view], CPU)()
     assert taken.dtype == torch.float32
     assert taken.tolist() == [[2.0] * 64]
 

@@ -67,6 +67,11 @@ class Pool:
                 "settled": first.get(SETTLED, False),
             }
 
+    @property
+    def is_collective(self) -> bool:
+        """Whether all ranks must take a reading together."""
+        return self._probe.is_collective
+
     def after_update(self) -> bool:
         """To be called after every step. Says whether the groups part, or are done."""
         first = self.groups[0]

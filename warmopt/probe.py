@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
+from itertools import repeat
+from operator import is_
 from typing import Any
 
 import torch
@@ -22,7 +24,14 @@ from warmopt.criteria import Reading
 from warmopt.group_lr import Group
 from warmopt.on_device import HostCopy, to_device
 from warmopt.readings import statistics
-from warmopt.sampling import COORDINATES, Row, gathered, is_counted_here, mesh_of, row
+from warmopt.sampling import (
+    COORDINATES,
+    Row,
+    is_counted_here,
+    mesh_of,
+    row,
+    sampler,
+)
 from warmopt.second_moments import (
     Moment,
     beta2,
@@ -41,6 +50,7 @@ class Probe:
     Attributes:
         ring: The samples, float32 of shape [window, tensors, 64]; nan where none is.
         latest: What the last of them gave, float32; nan where there is none.
+        is_collective: Whether all ranks must take a reading together.
     """
 
     def __init__(
@@ -69,11 +79,18 @@ class Probe:
             sizes = [size for each in of_ranks for size in each]
         self._sizes = tuple(sizes)
         self._found: dict[Parameter, Moment] = {}
+        # What the last look-up has seen: if it is so still, it holds.
+        self._state: Any = None
+        self._entries: list[dict[str, Any]] = []
+        self._length = 0
+        self._expected: tuple[list[Any], ...] = ([], [], [], [])
+        self._ages: list[Any] = []
         # Ranks sum alike, also where only one of them keeps a trace.
-        is_sharded = self._mesh is not None or process_group is not None
-        self._rows: list[list[Row]] = [
-            [] for _ in range(1 + (with_momentum or is_sharded))
-        ]
+        self.is_collective = self._mesh is not None or process_group is not None
+        two = with_momentum or self.is_collective
+        self._kinds = ("values", "momentum") if two else ("values",)
+        self._samplers: list[Callable[[], Tensor]] = []
+        self._log_decays = torch.empty(0)
         shape = (window, len(sizes), COORDINATES)
         nan = torch.tensor(math.nan, dtype=torch.float32, device=self._device)
         self.ring = nan.expand(shape).clone()
@@ -106,7 +123,7 @@ class Probe:
         """
         if not self._found:
             self._find()
-        if update % self._every or not self._params:
+        if update % self._every or not self._sizes:
             return None
         before = None if self._pending is None else self._read(*self._pending)
         self._take(update)
@@ -149,16 +166,43 @@ class Probe:
             raise no_second_moment(self._optimizer, self._second_moment)
         if is_first_time:
             warn_if_one_stalls(self._optimizer, self._found.values())
-        for rows, kind in zip(self._rows, ("values", "momentum"), strict=False):
-            rows.clear()
-            for param, _ in self._params:
-                moment = self._found.get(param)
-                if moment is not None and stalls(moment):
-                    moment = None  # it stands still, but has not settled
-                values = getattr(moment, kind, None)
-                if self._mesh is not None and not is_counted_here(values, self._mesh):
-                    values = None
-                rows.append(row(values, self._device))
+        moments = [self._found.get(param) for param, _ in self._params]
+        self._samplers = [
+            sampler([self._row(moment, kind) for moment in moments], self._device)
+            for kind in self._kinds
+        ]
+        self._note_what_is_found(moments)
+
+    def _row(self, moment: Moment | None, kind: str) -> Row:
+        values = getattr(moment, kind, None)
+        if moment is not None and stalls(moment):
+            values = None  # it stands still, but has not settled
+        if self._mesh is not None and not is_counted_here(values, self._mesh):
+            values = None
+        return row(values, self._device)
+
+    def _note_what_is_found(self, moments: list[Moment | None]) -> None:
+        self._state = state = self._optimizer.state
+        found = self._found.items()
+        self._entries = [state.get(param) or {} for param, _ in self._params]
+        self._length = len(state) + sum(map(len, self._entries))
+        self._expected = (
+            [state.get(param) or {} for param, _ in found],
+            [moment.kind for _, moment in found],
+            [moment.values for _, moment in found],
+            [moment.age for _, moment in found],
+        )
+        self._ages = [None if moment is None else moment.age for moment in moments]
+        # Where an average began at 0, it is divided by 1 - beta**age; else by 1.
+        logs: list[list[float]] = [[] for _ in self._kinds]
+        for moment, (_, group) in zip(moments, self._params, strict=True):
+            began_at_0 = moment is not None and moment.debias
+            betas = moment and moment.beta2, (group.get("betas") or (0.0,))[0]
+            for each, beta in zip(logs, betas, strict=False):
+                each.append(math.log(beta) if began_at_0 and beta else -math.inf)
+        self._log_decays = torch.tensor(logs, dtype=torch.float32)
+        if any(isinstance(age, Tensor) and age.is_cuda for age in self._ages):
+            self._log_decays = to_device(self._log_decays, self._device)
 
     def _none_anywhere(self) -> bool:
         """Whether the optimizer, though stepped, has none in other groups either."""
@@ -171,24 +215,22 @@ class Probe:
 
     def _is_found_still(self) -> bool:
         """Whether the tensors are those that the optimizer has now, and their ages."""
-        state = self._optimizer.state
-        if callable(self._second_moment) or len(self._found) < len(self._params):
-            return False
-        for param, moment in self._found.items():
-            now = state.get(param) or {}
+        entries, kinds, values, ages = self._expected
+        return (
+            self._optimizer.state is self._state
+            and not callable(self._second_moment)
+            and len(self._state) + sum(map(len, self._entries)) == self._length
+            and all(map(is_, map(dict.get, entries, kinds), values))
             # An age that is a number is never the same again.
-            if now.get(moment.kind) is not moment.values:
-                return False
-            if now.get("step") is not moment.age:
-                return False
-        return True
+            and all(map(is_, map(dict.get, entries, repeat("step")), ages))
+        )
 
     def _take(self, update: int) -> None:
         if not self._is_found_still():
             self._find()
-        samples = torch.stack([gathered(rows, self._device) for rows in self._rows])
-        samples /= self._corrections(update).unsqueeze(-1)
-        sample, *momentum = self._summed(samples.transpose(0, 1)).unbind(1)
+        samples = torch.stack([sample() for sample in self._samplers], dim=1)
+        samples /= self._corrections(update).t().unsqueeze(-1)
+        sample, *momentum = self._summed(samples).unbind(1)
         newest = (update // self._every - 1) % len(self.ring)
         self.ring[newest].copy_(sample)
         self._samples = min(self._samples + 1, len(self.ring))
@@ -197,25 +239,17 @@ class Probe:
         self._pending = HostCopy(self.latest), update
 
     def _corrections(self, update: int) -> Tensor:
-        """1 - beta**age of each row, where an average began at 0; else 1."""
-        ages: list[Any] = []
-        decays: list[list[float]] = [[] for _ in self._rows]
-        for param, group in self._params:
-            moment = self._found.get(param)
-            age = None if moment is None else moment.age
-            ages.append(update if age is None else age)
-            betas = (group.get("betas") or (0.0,))[0], moment and moment.beta2
-            for row_decays, beta in zip(decays, reversed(betas), strict=False):
-                began_at_0 = moment is not None and moment.debias
-                row_decays.append(float(beta or 0.0) if began_at_0 else 0.0)
-        beta = torch.tensor(decays, dtype=torch.float64)
-        if any(isinstance(age, Tensor) and age.is_cuda for age in ages):
+        """What each row of the samples is to be divided by."""
+        ages: list[Any] = [update if age is None else age for age in self._ages]
+        if ages and all(isinstance(age, Tensor) for age in ages):
+            age = torch.stack(ages)
+        elif self._log_decays.is_cuda:
             age = torch.stack([self.ring.new_zeros(()) + age for age in ages])
-            beta = to_device(beta, self._device)
         else:
-            age = torch.tensor([float(age) for age in ages], dtype=torch.float64)
+            age = torch.tensor([float(age) for age in ages])
         # An average that has not begun is 0, and must not become nan.
-        return to_device((1.0 - beta ** age.clamp(min=1)).float(), self._device)
+        corrections = -torch.expm1(self._log_decays * age.clamp(min=1))
+        return to_device(corrections, self._device)
 
     def _summed(self, own: Tensor) -> Tensor:
         """What all ranks see: of shards with a mesh the sum, of others all in turn."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["COORDINATES", "Row", "gathered", "is_counted_here", "mesh_of", "row"]
+__all__ = ["COORDINATES", "Row", "is_counted_here", "mesh_of", "row", "sampler"]
 
 CHUNKS, CHUNK = 4, 16
 COORDINATES = CHUNKS * CHUNK
@@ -45,14 +45,19 @@ def row(values: Tensor | None, device: torch.device) -> Row:
     return [*pieces, flat.new_zeros(filler)] if filler else pieces
 
 
-def gathered(rows: Sequence[Row], device: torch.device) -> Tensor:
-    """The samples as they are now: a new float32 tensor of shape [rows, 64]."""
-    if not rows:  # another rank may have some
-        return torch.zeros(0, COORDINATES, device=device)
+def sampler(rows: Sequence[Row], device: torch.device) -> Callable[[], Tensor]:
+    """Returns what gathers the samples as they are when it is called.
+
+    It gives a new float32 tensor of shape [rows, 64].
+    """
+    shape = len(rows), COORDINATES
+    if not rows:  # of a rank that holds nothing
+        return lambda: torch.empty(shape, device=device)
     pieces = [piece for row in rows for piece in row]
-    if any(piece.device != device for piece in pieces):
-        pieces = [torch.cat(row).to(device) for row in rows]  # of a model on several
-    return torch.cat(pieces).float().view(len(rows), COORDINATES)
+    if all(piece.device == device for piece in pieces):
+        return lambda: torch.cat(pieces).float().view(shape)
+    # Of a model that is spread over several devices.
+    return lambda: torch.cat([torch.cat(row).to(device) for row in rows]).view(shape)
 
 
 def mesh_of(values: Any) -> Any:

@@ -305,6 +305,8 @@ class Warmed(Optimizer):
         memo, plan = self._memo, self._memo.plan
         if waiting and memo.found_inf is not None:
             memo.uncounted = HostCopy(memo.found_inf), waiting
+            if any(pool.is_collective for pool in memo.pools):
+                self._settle()  # now, with the other ranks: whoever asks may be alone
         elif not self._is_capturing():
             for pool in memo.pools:
                 plan.ends = pool.after_update() or plan.ends
