@@ -181,3 +181,12 @@ def test_drift_of_stationary_gradients(
         expected = spread * math.sqrt(relative_variance / coordinates)
         assert float(drifts.std()) == pytest.approx(expected, rel=tolerance)
     assert abs(float(drifts.mean())) < 4 * expected / math.sqrt(2000)
+
+
+@pytest.mark.parametrize("newest", range(5))
+def test_a_ring_may_begin_anywhere(newest: int) -> None:
+    torch.manual_seed(0)
+    ring, momentum = torch.rand(5, 3, 8), torch.rand(3, 8)
+    turned = ring.roll(newest + 1, 0)
+    seen = statistics(turned, momentum, window=5, newest=newest)
+    torch.testing.assert_close(seen, statistics(ring, momentum, window=5))

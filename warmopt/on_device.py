@@ -64,11 +64,14 @@ def count_on_device(
 
 
 class HostCopy:
-    """A small tensor on its way to the host: asking for it later is no sync."""
+    """A small tensor, not to be written to any more, on its way to the host.
+
+    Asking for it later is no sync.
+    """
 
     def __init__(self, values: Tensor) -> None:
         self._arrived: Any = None
-        self._values = values.detach().clone()
+        self._values = values.detach()
         if values.is_cuda:
             self._values = torch.empty_like(values, device="cpu", pin_memory=True)
             self._values.copy_(values.detach(), non_blocking=True)

@@ -44,14 +44,12 @@ class Pool:
             reads.window,
             reads.second_moment,
             reads.process_group,
-            with_momentum=trace is not None
+            in_full=trace is not None
             or not isinstance(reads.criterion, InverseRootVariance),
         )
-        # Its shape must not depend on the number of ranks, lest others cannot load it.
         if acting is not None and acting.process_group is None:
             self._probe.restore(first.get(RING), first.get(LATEST), self._update)
-            first[RING] = self._probe.ring.view(-1)  # flat: it prints on one line
-            first[LATEST] = self._probe.latest
+            self._keep_window()
         if trace is not None:
             all_groups = enumerate(optimizer.param_groups)
             self._index = next(i for i, group in all_groups if group is first)
@@ -86,9 +84,17 @@ class Pool:
         if any(int(group[UPDATES]) != update for group in self.groups):
             return True
         reading = self._probe.after(update)
+        self._keep_window()
         if reading is not None:
             self._judge(reading)
         return self._acting is not None and self._clock.is_over(first)
+
+    def _keep_window(self) -> None:
+        """In the group, to be saved."""
+        # Its shape must not depend on the number of ranks, lest others cannot load it.
+        if self._acting is not None and self._acting.process_group is None:
+            self.groups[0][RING] = self._probe.ring.view(-1)  # it prints on one line
+            self.groups[0][LATEST] = self._probe.latest
 
     def _judge(self, reading: Reading) -> None:
         settled = None

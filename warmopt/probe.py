@@ -61,7 +61,7 @@ class Probe:
         window: int,
         second_moment: str | Callable[..., Any] | None = None,
         process_group: Any = None,
-        with_momentum: bool = False,
+        in_full: bool = True,
     ) -> None:
         self._optimizer, self._every = optimizer, every
         self._second_moment, self._process_group = second_moment, process_group
@@ -87,7 +87,8 @@ class Probe:
         self._ages: list[Any] = []
         # Ranks sum alike, also where only one of them keeps a trace.
         self.is_collective = self._mesh is not None or process_group is not None
-        two = with_momentum or self.is_collective
+        two = in_full or self.is_collective
+        self._in_full = in_full
         self._kinds = ("values", "momentum") if two else ("values",)
         self._samplers: list[Callable[[], Tensor]] = []
         self._log_decays = torch.empty(0)
@@ -104,7 +105,7 @@ class Probe:
             if not isinstance(saved, Tensor) or saved.numel() != mine.numel():
                 return
         self.ring.copy_(ring.view_as(self.ring))
-        self.latest.copy_(latest)
+        self.latest = latest.detach().to(self.latest, copy=True)
         self._samples = int((~self.ring.isnan()).flatten(1).any(1).sum())
         if self._samples:
             self._pending = HostCopy(self.latest), update - update % self._every
@@ -228,14 +229,20 @@ class Probe:
     def _take(self, update: int) -> None:
         if not self._is_found_still():
             self._find()
-        samples = torch.stack([sample() for sample in self._samplers], dim=1)
-        samples /= self._corrections(update).t().unsqueeze(-1)
-        sample, *momentum = self._summed(samples).unbind(1)
-        newest = (update // self._every - 1) % len(self.ring)
-        self.ring[newest].copy_(sample)
-        self._samples = min(self._samples + 1, len(self.ring))
-        in_order = self.ring.roll(-1 - newest, 0)[-self._samples :]
-        self.latest.copy_(statistics(in_order, *momentum, window=len(self.ring)))
+        samples = [sample() for sample in self._samplers]
+        for sample, correction in zip(samples, self._corrections(update), strict=True):
+            sample /= correction.unsqueeze(-1)
+        if self.is_collective:
+            samples = list(self._summed(torch.stack(samples, dim=1)).unbind(1))
+        window, ring = len(self.ring), self.ring
+        newest = (update // self._every - 1) % window
+        ring[newest].copy_(samples[0])
+        self._samples = min(self._samples + 1, window)
+        if self._samples < window:
+            ring, newest = ring.roll(-1 - newest, 0)[-self._samples :], -1
+        self.latest = statistics(
+            ring, *samples[1:], window=window, newest=newest, in_full=self._in_full
+        )
         self._pending = HostCopy(self.latest), update
 
     def _corrections(self, update: int) -> Tensor:

@@ -16,7 +16,14 @@ from warmopt.criteria import Reading
 __all__ = ["Reading", "statistics"]
 
 
-def statistics(ring: Tensor, momentum: Tensor | None = None, *, window: int) -> Tensor:
+def statistics(
+    ring: Tensor,
+    momentum: Tensor | None = None,
+    *,
+    window: int,
+    newest: int = -1,
+    in_full: bool = True,
+) -> Tensor:
     """What a window of samples says, as one vector.
 
     Left out is every coordinate with v = 0 (or nan) in any of the samples, so that
@@ -29,6 +36,8 @@ def statistics(ring: Tensor, momentum: Tensor | None = None, *, window: int) -> 
             first; a tensor with fewer coordinates than columns is padded with 0.
         momentum: The bias-corrected momentum at the newest sample.
         window: Samples in a full window; `ring` may hold fewer.
+        newest: Where the newest sample is, if not last; the oldest comes after it.
+        in_full: Whether all are needed, or the first only; then the others are nan.
 
     Returns:
         `inverse_root_variance`, `norm_ratio` and `update_rms`, then the `drifts`,
@@ -47,17 +56,24 @@ def statistics(ring: Tensor, momentum: Tensor | None = None, *, window: int) -> 
     # Where a v is 0, its inverse root and their mean are inf, and the ratio nan.
     # (var(0) would take many times as long.)
     variance = (inverse_root / inverse_root.mean(0) - 1.0).square().mean(0)
+    is_full = 1 < len(ring) >= window
+    median = variance.nanmedian().reshape(1) if is_full else unknown
+    if not in_full:
+        return torch.cat([median, unknown.expand(2 + ring.shape[1])])
     kept = variance >= 0.0
-    ends = ring[:: max(len(ring) - 1, 1)].where(kept, unknown)
+    if newest in (-1, len(ring) - 1):
+        ends, old, new = ring[:: max(len(ring) - 1, 1)], 0, -1
+    else:
+        ends, old, new = ring[newest : newest + 2], 1, 0
+    ends = ends.where(kept, unknown)
     sums = ends.nansum(-1)
     totals = sums.sum(-1, keepdim=True)
     if momentum is None:
         update_rms = unknown
     else:
-        squares = (momentum.square() / ends[-1]).nansum()
+        squares = (momentum.square() / ends[new]).nansum()
         update_rms = (squares / kept.sum()).sqrt().reshape(1)
     if len(ring) == 1:
         return torch.cat([unknown, unknown, update_rms, unknown.expand(sums.shape[1])])
-    median = variance.nanmedian().reshape(1) if len(ring) >= window else unknown
-    drifts = (sums[1] / sums[0]).log()
-    return torch.cat([median, totals[0] / totals[1], update_rms, drifts])
+    drifts = (sums[new] / sums[old]).log()
+    return torch.cat([median, totals[old] / totals[new], update_rms, drifts])
