@@ -1,7 +1,7 @@
 """What `docs/what-works.md` says, and which tests show it.
 
 The page is written from a whole run of the tests:
-    python -m pytest --write-what-works docs/what-works.md
+    python -m pytest --write-what-works=docs/what-works.md
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ CHECKPOINTS = "Checkpoints"
 DISTRIBUTED = "torch.distributed"
 FRAMEWORKS = "Frameworks"
 ADDED = "What the wrapped optimizer adds"
+ADAPTIVE = "Adaptive mode"
 
 # Section, what works, and the tests that show it: file, then the start of each name.
 WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
@@ -132,6 +133,25 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
         "test_optim_db",
         ("test_",),
     ),
+    (
+        ADAPTIVE,
+        "second moments found, or refused by name, in three libraries of optimizers",
+        "test_second_moments",
+        ("test_",),
+    ),
+    (
+        ADAPTIVE,
+        "paced as the rule says, resumed at any update to the bit",
+        "test_adaptive",
+        ("test_",),
+    ),
+    (
+        ADAPTIVE,
+        "the same decisions on all ranks: FSDP2, HSDP, FSDP1, ZeRO, tensor parallelism",
+        "test_adaptive_distributed",
+        ("test_",),
+    ),
+    (ADAPTIVE, "recorded, watched, replayed", "test_trace", ("test_",)),
 ]
 
 CANNOT: list[tuple[str, str, str]] = [
@@ -211,6 +231,22 @@ CANNOT: list[tuple[str, str, str]] = [
         ADDED,
         "scaler.unscale_(bare) and then scaler.step(warmed)",
         "GradScaler knows objects, and would unscale twice: give it one of the two",
+    ),
+    (
+        ADAPTIVE,
+        "shards that are plain tensors (FSDP1, ZeRO) without `process_group=`",
+        "they look whole, so ranks decide apart: pass it; its window is not saved",
+    ),
+    (
+        ADAPTIVE,
+        "small flattened checkpoints of torch.distributed.checkpoint",
+        "torch copies a group's window to each of its parameters: 54 MB more for 200 "
+        "tensors, where the plain form has 0.3",
+    ),
+    (
+        ADAPTIVE,
+        "settled in bfloat16 with beta2 = 0.999",
+        "rounding stops the second moment before it has settled: not counted, warned of",
     ),
 ]
 

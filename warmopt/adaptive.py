@@ -47,9 +47,12 @@ class Adaptive:
         per_group: Whether each param group decides alone. By default those that began
             together share one verdict, so that the ratio of their LRs is kept.
         second_moment: Where to find it, if warmopt cannot: a key of the optimizer's
-            state, or a function (param, state, group) -> tensor or None.
+            state, or a function (param, state, group) -> tensor or None; of a DTensor
+            a DTensor.
         process_group: The ranks that hold the shards, where these are plain tensors
-            (FSDP1, ZeroRedundancyOptimizer). DTensors (FSDP2) know it themselves.
+            (FSDP1, ZeroRedundancyOptimizer). DTensors (FSDP2) know it themselves. All
+            of them must build, load and rewarm together. A resumed run then fills its
+            window anew; its progress is exact.
 
     Raises:
         TypeError: An argument is of the wrong type.
