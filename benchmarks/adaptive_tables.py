@@ -88,6 +88,10 @@ class Group:
             for row in self.runs(warmup)
         ]
 
+    def lengths(self, warmup: Warmup) -> list[int]:
+        """Updates of the warmup, seed by seed."""
+        return [row["length"] for row in self.runs(warmup)]
+
     def failed(self, warmup: Warmup) -> int:
         return sum(row["failed"] for row in self.runs(warmup))
 
@@ -153,6 +157,14 @@ def failures(count: int) -> str:
     return f" ({count} failed)" if count else ""
 
 
+def span(lengths: list[int]) -> str:
+    return f"{fmean(lengths):.0f} ({min(lengths)} to {max(lengths)})"
+
+
+def counts(verdicts: list[int]) -> str:
+    return " / ".join(str(verdicts.count(which)) for which in (-1, 0, 1))
+
+
 def grid(head: list[str], lines: Iterable[list[str]]) -> str:
     rows = [head, ["---"] * len(head), *lines]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
@@ -172,8 +184,13 @@ def settings(found: Ladders) -> str:
             for warmup in SETTINGS
         ]
         runs = sum(len(group.seeds) for group in own)
-        lines.append([f"{task}, {runs} runs each", *cells])
-    return grid(["", *map(str, SETTINGS)], lines)
+        pairs = [
+            difference(by_seed(group.minus(ADAPTIVE, other) for group in own))
+            for other in (Warmup("fixed", 100), Warmup("fixed", 300))
+        ]
+        lines.append([f"{task}, {runs} runs each", *cells, *pairs])
+    told = [f"adaptive, cap 300, minus fixed {n}" for n in (100, 300)]
+    return grid(["", *map(str, SETTINGS), *told], lines)
 
 
 Comparison = Callable[[Group], list[float]]
@@ -194,15 +211,15 @@ AT_TEN_TIMES: dict[str, Comparison] = {
 
 def by_level(found: Ladders, comparisons: dict[str, Comparison]) -> str:
     """Means over optimizers; and how the single ones compare, for the first."""
-    lines = []
+    lines, every = [], []
     for task in dict.fromkeys(levels[0].task for levels in found):
         own = [levels for levels in found if levels[0].task == task]
         for level, name in zip(zip(*own, strict=True), LEVELS, strict=True):
             made = [list(map(compare, level)) for compare in comparisons.values()]
-            told = list(map(verdict, made[0]))
-            counts = " / ".join(str(told.count(which)) for which in (-1, 0, 1))
+            every += (told := list(map(verdict, made[0])))
             cells = [difference(by_seed(values)) for values in made]
-            lines.append([task, name, *cells, counts])
+            lines.append([task, name, *cells, counts(told)])
+    lines.append(["all", "", *[""] * len(comparisons), counts(every)])
     return grid(["", "LR", *comparisons, "better / not told / worse"], lines)
 
 
@@ -221,9 +238,14 @@ def ends(found: Ladders) -> str:
         line = [*levels[0].name]
         for warmup in (ADAPTIVE, ADAPTIVE_LONG):
             for group in levels:
-                lengths = [run["length"] for run in group.runs(warmup)]
-                line.append(f"{fmean(lengths):.0f} ({min(lengths)} to {max(lengths)})")
+                lengths = group.lengths(warmup)
+                line.append(span(lengths))
         lines.append(line)
+    every = [
+        span([n for levels in found for g in levels for n in g.lengths(warmup)])
+        for warmup in (ADAPTIVE, ADAPTIVE_LONG)
+    ]
+    lines.append(["all", "", every[0], "", "", every[1], "", ""])
     head = [f"cap {cap}, {level} LR" for cap in CAPS for level in LEVELS]
     return grid(["", "", *head], lines)
 
@@ -257,7 +279,7 @@ def differences(found: Ladders) -> str:
 
 TABLES = {
     table.__name__: table
-    for table in (settings, against_fixed, at_ten_times, ends, losses, differences)
+    for table in (ends, settings, against_fixed, at_ten_times, losses, differences)
 }
 
 

@@ -26,6 +26,29 @@ def test_the_page_is_made_from_the_record() -> None:
     assert tables.with_tables(emptied, RECORD) == page
 
 
+def test_the_figures_of_the_text_are_those_of_the_record() -> None:
+    text = " ".join(tables.PAGE.read_text(encoding="utf-8").split())
+    found = tables.ladders(tables.read(RECORD)[1])
+    groups = [group for levels in found for group in levels]
+    ends = [
+        sorted(n for group in groups for n in group.lengths(Warmup("adaptive", cap)))
+        for cap in tables.CAPS
+    ]
+    assert all(max(own) < cap for own, cap in zip(ends, tables.CAPS, strict=True))
+    first, soon = zip(*((own[0], own[len(own) * 3 // 4]) for own in ends), strict=True)
+    assert "{} with cap 300 and {} with cap 3000".format(*first) in text
+    assert "ended by update {} and {}.".format(*soon) in text
+
+    def verdicts(groups: list[Group]) -> list[int]:
+        return [tables.verdict(g.minus(ADAPTIVE, g.best())) for g in groups]
+
+    told, low = verdicts(groups), verdicts([levels[0] for levels in found])
+    assert -1 not in told
+    assert f"Of the {len(told)} combinations" in text
+    assert f"to be worse in {told.count(1)}," in text
+    assert f"to be worse in {low.count(1)} of {len(low)} combinations" in text
+
+
 def test_the_record_holds_the_whole_grid_and_every_control() -> None:
     _, rows = tables.read(RECORD)
     expected = set()
