@@ -65,7 +65,7 @@ def test_the_record_holds_the_whole_grid_and_every_control() -> None:
 def test_cells_run_are_recorded_and_are_not_run_again(tmp_path: Path) -> None:
     out = tmp_path / "runs.jsonl"
     cells = [
-        partial(Cell, "digits MLP", "RMSprop", 1e-3, 0),
+        partial(Cell, "digits MLP", "Yogi", 3e-3, 0),
         partial(Cell, "char-LM post-LN", "Adam", 3e-3, 0),
     ]
     fill(out, cells[:1], updates=150)
