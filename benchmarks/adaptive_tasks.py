@@ -1,7 +1,6 @@
 """The small training tasks on which adaptive warmup is tried.
 
-Handwritten digits (`data/digits.csv.gz`: 1797 images of 8 x 8, Alpaydin & Kaynak, UCI
-machine learning repository, CC BY 4.0, as scikit-learn ships them), and the characters
+Handwritten digits (1797 images of 8 x 8, as scikit-learn ships them), and the characters
 of the help topics that come with Python.
 """
 
@@ -9,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
-from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from warmopt.demo import encoded_text
 
-DIGITS = Path(__file__).parent / "data" / "digits.csv.gz"
 CONTEXT, WIDTH, LAYERS = 24, 32, 4
 
 
@@ -32,9 +28,11 @@ class Data(NamedTuple):
 
 @cache
 def digits() -> Data:
-    rows = torch.from_numpy(np.loadtxt(DIGITS, delimiter=",", dtype=np.float32))
-    rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
-    x, y = rows[:, :-1] / 16, rows[:, -1].long()
+    from sklearn.datasets import load_digits
+
+    images, labels = map(torch.from_numpy, load_digits(return_X_y=True))
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    x, y = images[order].float() / 16, labels[order].long()
     train = len(x) - 400
 
     def batch(draw: torch.Generator) -> tuple[Tensor, Tensor]:
