@@ -1,7 +1,7 @@
 """The small training tasks on which adaptive warmup is tried.
 
-Handwritten digits (1797 images of 8 x 8, as scikit-learn ships them), and the characters
-of the help topics that come with Python.
+Handwritten digits (1797 images of 8 x 8, as scikit-learn ships them), and the
+characters of the help topics that come with Python.
 """
 
 from __future__ import annotations
