@@ -246,7 +246,7 @@ CANNOT: list[tuple[str, str, str]] = [
     (
         ADAPTIVE,
         "settled in bfloat16 with beta2 = 0.999",
-        "rounding stops the second moment before it has settled: not counted, warned of",
+        "rounding stops the second moment before that: not counted, and warned of",
     ),
 ]
 
