@@ -17,6 +17,8 @@ from benchmarks.adaptive_tasks import TASKS
 
 RECORD = Path(__file__).parent.parent / "benchmarks" / "results" / "adaptive-runs.jsonl"
 
+README = tables.PAGE.parent.parent / "README.md"
+
 
 def test_the_page_is_made_from_the_record() -> None:
     page = tables.PAGE.read_text(encoding="utf-8")
@@ -47,6 +49,13 @@ def test_the_figures_of_the_text_are_those_of_the_record() -> None:
     assert f"Of the {len(told)} combinations" in text
     assert f"to be worse in {told.count(1)}," in text
     assert f"to be worse in {low.count(1)} of {len(low)} combinations" in text
+
+    readme = " ".join(README.read_text(encoding="utf-8").split())
+    runs = len(tables.read(RECORD)[1])
+    assert f"In {runs} small runs" in readme
+    assert f"of {len(told)} combinations of task, optimizer and" in readme
+    assert f"worse in {told.count(1)}, and not told apart in {told.count(0)}." in readme
+    assert f"ended between updates {first[0]} and {soon[0]}." in readme
 
 
 def test_the_record_holds_the_whole_grid_and_every_control() -> None:
