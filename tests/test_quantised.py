@@ -1,0 +1,83 @@
+"""Second moments that are not kept as they are: the recipes of docs/adaptive.md."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import adam_mini
+import bitsandbytes
+import pytest
+import torch
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from warmopt import Adaptive, Trace, Warmed
+
+PAGE = Path(__file__).parent.parent / "docs" / "adaptive.md"
+SHAPES = (100, 100), (50,)  # one that is kept in bytes, one that is not
+
+
+def trained(
+    optimizer: Optimizer, params: list[Parameter], mode: Adaptive
+) -> tuple[Trace, Warmed]:
+    trace = Trace()
+    warmed = Warmed(optimizer, steps=200, mode=mode, trace=trace)
+    torch.manual_seed(0)
+    while not warmed.done:
+        for param in params:
+            param.grad = torch.randn(param.shape)
+        warmed.step()
+    return trace, warmed
+
+
+def new_params() -> list[Parameter]:
+    torch.manual_seed(0)
+    return [Parameter(torch.randn(shape)) for shape in SHAPES]
+
+
+def test_the_recipe_for_bitsandbytes_sees_what_adam_keeps_in_full() -> None:
+    [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+    params = new_params()
+    names: dict[str, Any] = {
+        "torch": torch,
+        "bitsandbytes": bitsandbytes,
+        "Adaptive": Adaptive,
+        "Warmed": Warmed,
+        "parameters": new_params(),
+    }
+    exec(code, names)
+    assert isinstance(names["optimizer"], Warmed)
+    eight_bits = bitsandbytes.optim.Adam8bit(params, betas=(0.9, 0.99))
+    trace, warmed = trained(eight_bits, params, names["mode"])
+    plain = new_params()
+    adam = torch.optim.Adam(plain, betas=(0.9, 0.99))
+    expected, full = trained(adam, plain, Adaptive())
+
+    assert eight_bits.state[params[0]]["state2"].dtype is torch.uint8
+    assert warmed.done_reason == full.done_reason == "settled"
+    for seen, true in zip(trace.readings()[1:], expected.readings()[1:], strict=False):
+        assert seen.drifts[0] == pytest.approx(true.drifts[0], abs=0.05)
+        assert seen.drifts[1] == pytest.approx(true.drifts[1], abs=1e-4)
+
+
+def test_without_it_bytes_are_not_taken_for_a_second_moment() -> None:
+    params = [Parameter(torch.randn(SHAPES[0]))]
+    warmed = Warmed(bitsandbytes.optim.Adam8bit(params), steps=9, mode="adaptive")
+    params[0].grad = torch.ones(SHAPES[0])
+    with pytest.raises(ValueError, match="Adam8bit keeps no second moment that could"):
+        warmed.step()
+
+
+def test_adam_mini_needs_no_recipe() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.Linear(32, 4))
+    mini = adam_mini.Adam_mini(
+        model.named_parameters(), lr=1e-3, dim=32, n_heads=4, verbose=False
+    )
+    trace, warmed = trained(mini, list(model.parameters()), Adaptive())
+    assert warmed.done_reason == "settled"
+    drifts = trace.readings()[-1].drifts
+    assert len(drifts) == 4
+    assert not any(map(math.isnan, drifts))
