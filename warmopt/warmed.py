@@ -446,8 +446,10 @@ class Warmed(Optimizer):
     @property
     def done(self) -> bool:
         """Whether the warmup of every group is over."""
-        self._settle()
-        return self._memo.groups_done >= 0
+        memo, groups = self._memo, self.wrapped.param_groups
+        if memo.groups_done != len(groups):
+            self._settle()
+        return memo.groups_done == len(groups)
 
     @property
     def done_reason(self) -> str | None:
