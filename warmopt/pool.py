@@ -49,7 +49,7 @@ class Pool:
         )
         if acting is not None and acting.process_group is None:
             self._probe.restore(first.get(RING), first.get(LATEST), self._update)
-            self._keep_window()
+        self._keep_window()
         if trace is not None:
             all_groups = enumerate(optimizer.param_groups)
             self._index = next(i for i, group in all_groups if group is first)
@@ -84,13 +84,15 @@ class Pool:
         if any(int(group[UPDATES]) != update for group in self.groups):
             return True
         reading = self._probe.after(update)
-        self._keep_window()
+        if self._probe.latest is not self._kept:
+            self._keep_window()
         if reading is not None:
             self._judge(reading)
         return self._acting is not None and self._clock.is_over(first)
 
     def _keep_window(self) -> None:
         """In the group, to be saved."""
+        self._kept = self._probe.latest
         # Its shape must not depend on the number of ranks, lest others cannot load it.
         if self._acting is not None and self._acting.process_group is None:
             self.groups[0][RING] = self._probe.ring.view(-1)  # it prints on one line
