@@ -273,6 +273,31 @@ def test_a_reading_is_one_collective_and_none_without_shards(
     assert counts == [each * (min(update, 14) // 2) for update in range(1, CAP + 1)]
 
 
+# --- a process group of this process alone --------------------------------------------
+
+
+@pytest.fixture
+def only_rank(tmp_path: Path) -> Iterator[None]:
+    """What runs under it is seen by a debugger, and by the measure of coverage."""
+    meeting = f"file://{tmp_path / 'store'}"
+    distributed.init_process_group("gloo", init_method=meeting, rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("only_rank")
+@pytest.mark.parametrize(
+    ("engine", "wrap"),
+    [
+        *((name, adaptive) for name in ("fsdp2", "by_columns", "beside_plain")),
+        ("ddp", over_all_ranks),
+    ],
+)
+def test_one_rank_has_the_trace_of_no_process_group(engine: str, wrap: Wrap) -> None:
+    alone = check_run("one_process", adaptive)
+    assert repr(check_run(engine, wrap)) == repr(alone)
+
+
 # --- other data on every rank: all decide alike ---------------------------------------
 
 
