@@ -129,7 +129,8 @@ def replay(
     every, begun = known["every"], known["updates"]
     # No verdict till then; the first sample is judged at the second.
     through = max(judged, default=begun - begun % every or every) + every
-    fast, settled = known["fast_done"], known["settled"]
+    fast: int = known["fast_done"]
+    settled: bool = known["settled"]
     for update in range(begun + 1, through + 1):
         fast = adaptive.next_fast(fast, settled)
         position = adaptive.position(update, fast, known["steps"], known["last"])
