@@ -53,7 +53,8 @@ class Trace:
         """Saves a picture of one pool: factor, readings, verdicts. Needs matplotlib."""
         from warmopt.plots import save_trace
 
-        save_trace(path, [row for row in self.rows if row["pool"] == pool])
+        rows = [row for row in self.rows if row["pool"] == pool]
+        save_trace(path, rows, self.pools.get(pool, {}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
