@@ -13,7 +13,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
+import warmopt
 from tests.test_docs import MODULES, blocks
 
 pytestmark = pytest.mark.xdist_group("packaging")  # two builds at once would clash
@@ -49,6 +51,11 @@ def test_the_sdist_holds_what_the_wheel_is_built_of(dist: Path) -> None:
         *("setup.cfg", "warmopt", "warmopt.egg-info"),
     }
     assert "warmopt/py.typed" in files
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == warmopt.__version__
 
 
 @pytest.fixture(scope="module")
