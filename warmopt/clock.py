@@ -44,7 +44,7 @@ STATE = (UPDATES, DONE, MODE, LENGTH)
 # In adaptive mode also these; the last two stand in the first group of each pool.
 FAST = "warmup_fast"  # int: of the updates done, those at the fast pace
 SETTLED = "warmup_settled"  # bool: whether the next update is at the fast pace
-RING = "warmup_ring"  # float tensor [window, tensors, 64]: samples, see `Probe`
+RING = "warmup_ring"  # float tensor: the window of samples, see `Probe`
 LATEST = "warmup_latest"  # float tensor [3 + tensors]: the last reading, see `Probe`
 ADAPTIVE_STATE = (FAST, SETTLED, RING, LATEST)
 
