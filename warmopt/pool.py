@@ -60,6 +60,7 @@ class Pool:
             trace.pools[self._index] = {
                 "steps": steps,
                 "last": last,
+                "criterion": repr(acting.criterion) if acting else None,
                 "on_settled": reads.on_settled,
                 "fast": reads.fast,
                 "every": reads.every,
@@ -101,9 +102,11 @@ class Pool:
             for group in self.groups:
                 group[SETTLED] = settled
         if self._trace is not None:
+            lr = self.groups[0]["lr"]
             row = {
                 "pool": self._index,
                 "judged_after": self._update,
+                "lr": lr if isinstance(lr, float) else None,
                 "factor": self._clock.factor(self.groups[0]),
                 "settled": settled,
                 "watched": verdicts_of(self._watch, reading),
