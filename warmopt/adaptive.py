@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from warmopt.criteria import InverseRootVariance, Reading
+from warmopt.shapes import FixedMode
 
 __all__ = ["Adaptive", "Criterion", "OnSettled"]
 
@@ -64,7 +65,7 @@ class Adaptive:
     """
 
     criterion: Criterion = field(default_factory=InverseRootVariance)
-    shape: str | Callable[..., float] = "linear"
+    shape: FixedMode | Callable[..., float] = "linear"
     on_settled: OnSettled = "accelerate"
     fast: int | None = None
     every: int = 5
@@ -92,7 +93,7 @@ class Adaptive:
                 raise TypeError(f"{name} must be an int, got {value!r}.")
             if value < least:
                 raise ValueError(f"{name} must be >= {least}, got {value}.")
-        if isinstance(self.shape, Adaptive) or self.shape == "adaptive":
+        if isinstance(self.shape, Adaptive) or str(self.shape) == "adaptive":
             raise ValueError("shape must be a fixed mode, got an adaptive one.")
 
     def fast_updates(self, steps: float) -> float:

@@ -177,8 +177,7 @@ def replay(
             raise ValueError(
                 f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}."
             )
-        build: Any = CRITERIA[criterion]
-        rule = build(**_constants(context.args))
+        rule = CRITERIA[criterion](**_constants(context.args))
         result = replayed(trace, rule, pool=pool, **changes)
     except (OSError, TypeError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error

@@ -25,9 +25,9 @@ in_compiled_region = get_eval_frame_callback
 def stay_untraced() -> None:
     """Tells dynamo to trace no frame of this package."""
     # Not imported with the package: it takes a second. Any optimizer imports it.
-    import torch._dynamo
+    from torch._dynamo import trace_rules
 
-    torch._dynamo.trace_rules.add("warmopt")
+    trace_rules.add("warmopt")
 
 
 def is_compiled(step: Callable[..., Any]) -> bool:

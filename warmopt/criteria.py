@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 __all__ = [
     "CRITERIA",
@@ -69,6 +69,8 @@ class Reading(NamedTuple):
 
 
 Criterion = Callable[[Reading], bool]
+Weight = Literal["numel", "tensor"]
+Orientation = Literal["old_over_new", "new_over_old", "two_sided"]
 
 
 @dataclass(frozen=True)
@@ -145,12 +147,12 @@ class Drift:
 
     tol: float = 0.25
     quantile: float = 0.75
-    by: str = "numel"
+    by: Weight = "numel"
 
     def __post_init__(self) -> None:
         _check_positive("tol", self.tol)
         _check_positive("quantile", self.quantile, most=1.0)
-        _check_choice("by", self.by, ("numel", "tensor"))
+        _check_choice("by", self.by, get_args(Weight))
 
     def __call__(self, reading: Reading) -> bool:
         """Whether the reading counts as settled."""
@@ -201,13 +203,12 @@ class NormRatio:
     """
 
     threshold: float = 0.96
-    orientation: str = "old_over_new"
+    orientation: Orientation = "old_over_new"
     bias_correction: bool = True
 
     def __post_init__(self) -> None:
         _check_positive("threshold", self.threshold, most=1.0)
-        orientations = ("old_over_new", "new_over_old", "two_sided")
-        _check_choice("orientation", self.orientation, orientations)
+        _check_choice("orientation", self.orientation, get_args(Orientation))
 
     def __call__(self, reading: Reading) -> bool:
         """Whether the reading counts as settled."""
@@ -307,7 +308,7 @@ class UpdateRMS:
         return reading.update_rms <= self.ratio * floor
 
 
-CRITERIA: dict[str, type[Criterion]] = {
+CRITERIA: dict[str, Callable[..., Criterion]] = {
     "inverse_root_variance": InverseRootVariance,
     "drift": Drift,
     "norm_ratio": NormRatio,

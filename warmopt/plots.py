@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from os import PathLike
@@ -25,61 +26,109 @@ def save_curves(
             curve keeps its colour through the panels.
         title: Title of the whole picture.
     """
-    figure, axes = _panels([label for label, _ in panels], title)
+    from matplotlib.figure import Figure  # needs no display
+
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    axes = list(figure.subplots(1, len(panels), squeeze=False)[0])
     named: list[str] = []
-    for axis, (_, curves) in reversed(list(zip(axes, panels, strict=True))):
+    for axis, (label, curves) in reversed(list(zip(axes, panels, strict=True))):
+        _dress(axis, label)
+        axis.set_xlabel("update")
         for name, values in curves:
             axis.plot(range(1, len(values) + 1), values, label=name, linewidth=1.8)
         names = [name for name, _ in curves]
         if len(names) > 1 and names != named:  # panels of the same curves share one
-            axis.legend(frameon=False)
+            axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
         named = names
+    figure.suptitle(title)
     figure.savefig(path, dpi=120)
 
 
-def save_trace(path: str | PathLike[str], rows: Sequence[dict[str, Any]]) -> None:
-    """Saves a picture of the readings of one pool (see `Trace.rows`).
+def save_trace(
+    path: str | PathLike[str], rows: Sequence[dict[str, Any]], known: dict[str, Any]
+) -> None:
+    """Saves a picture of the readings of one pool: its rows, and the rest of it.
 
-    From left to right: the factor; what the default criterion looks at, shaded where
-    the acting criterion found it settled; when each criterion would have said so.
+    From top to bottom: the factor; the effective LR, if the trace has it; what the
+    default criterion looks at, with the threshold of each such criterion; and which
+    readings each criterion found settled. Shaded is where the acting one did.
     """
-    labels = ["factor", "variance of 1/√v in the window", "settled"]
-    figure, (factor, variance, verdicts) = _panels(labels, "Readings of a warmup")
+    from matplotlib.figure import Figure
+
     at = [row["judged_after"] for row in rows]
-    factor.plot(at, [row["factor"] for row in rows], linewidth=1.8)
-    read = [row["update"] for row in rows]
+    then = [update + 1 for update in at]
+    factors = [row["factor"] for row in rows]
+    lrs = [row.get("lr") for row in rows]  # a tensor LR is not read, nor was any once
+    curves = [("factor", then, factors)]
+    if lrs and None not in lrs:
+        effective = [lr * factor for lr, factor in zip(lrs, factors, strict=True)]
+        curves.append(("effective LR", then, effective))
     values = [row["inverse_root_variance"] for row in rows]
-    variance.plot(read, values, linewidth=1.8, marker=".")
+    curves.append(("variance of 1/√v", [row["update"] for row in rows], values))
+
+    acting = [row["settled"] for row in rows]
+    watched = list(rows[0]["watched"]) if rows else []
+    judges = [(name, [row["watched"][name] for row in rows]) for name in watched]
+    is_adaptive = any(verdict is not None for verdict in acting)
+    if is_adaptive:
+        judges.insert(0, (known.get("criterion", "acting"), acting))
+
+    heights = [3.0] * len(curves) + [0.7 + 0.5 * len(judges)]
+    figure = Figure(figsize=(9, 0.7 * sum(heights) + 0.8), layout="constrained")
+    ratios = {"height_ratios": heights}
+    axes = list(figure.subplots(len(heights), sharex=True, gridspec_kw=ratios))
+    for axis, (label, updates, numbers) in zip(axes, curves, strict=False):
+        _dress(axis, label)
+        axis.plot(updates, numbers, linewidth=1.8, marker=".", markersize=4)
+
+    *_, variance, verdicts = axes
     if any(value > 0 for value in values):
         variance.set_yscale("log")
-    acting = [bool(row["settled"]) for row in rows]
-    variance.fill_between(
-        read, 0, 1, acting, alpha=0.15, transform=variance.get_xaxis_transform()
-    )
-    judges = {"acting": acting}
-    for name in rows[0]["watched"] if rows else ():
-        judges[name.partition("(")[0]] = [row["watched"][name] for row in rows]
-    for height, settled in enumerate(judges.values()):
-        when = [update for update, yes in zip(at, settled, strict=True) if yes]
-        verdicts.plot(when, [height] * len(when), "|", markersize=14)
-    verdicts.set_yticks(range(len(judges)), list(judges))
-    verdicts.set_ylim(-0.5, len(judges) - 0.5)
+    for name, _ in judges:
+        if found := re.match(r"InverseRootVariance\(threshold=([^)]+)\)", name):
+            threshold = float(found[1])
+            variance.axhline(threshold, color="0.4", linestyle="--", linewidth=1.2)
+            right = {"transform": variance.get_yaxis_transform(), "va": "center"}
+            variance.text(1.01, threshold, f"{threshold:g}", **right)
+
+    _dress(verdicts, "")
+    verdicts.set_title("settled", loc="left", fontsize="medium")
+    for height, (_, settled) in enumerate(judges):
+        for verdict, color in ((False, "0.85"), (True, f"C{height}")):
+            when = [t for t, yes in zip(at, settled, strict=True) if yes == verdict]
+            marks = {"color": color, "markersize": 11, "markeredgewidth": 1.6}
+            verdicts.plot(when, [height] * len(when), "|", **marks)
+    names = _short([name for name, _ in judges])
+    if is_adaptive:
+        names[0] += " (acts)"
+    verdicts.set_yticks(range(len(names)), names)
+    verdicts.set_ylim(max(len(names), 1) - 0.5, -0.5)
+    verdicts.set_xlabel("update")
+    verdicts.set_xlim(left=0)
+    for begin, end, settled in zip(at, [*at[1:], *then[-1:]], acting, strict=True):
+        if settled:
+            for axis in axes:
+                axis.axvspan(begin, end, alpha=0.1, linewidth=0)
+    most = "at most " if is_adaptive else ""
+    steps, every = known.get("steps", "?"), known.get("every", "?")
+    figure.suptitle(f"Warmup of {most}{steps} updates, read every {every}")
     figure.savefig(path, dpi=120)
 
 
-def _panels(labels: Sequence[str], title: str) -> tuple[Any, list[Any]]:
-    """A figure of panels side by side over the updates, and their axes."""
-    from matplotlib.figure import Figure  # needs no display
+def _short(names: list[str]) -> list[str]:
+    """Of names with constants what comes before these, where that tells them apart."""
+    heads = [name.partition("(")[0] for name in names]
+    return [
+        head if heads.count(head) == 1 else name.replace("(", "\n(", 1)
+        for head, name in zip(heads, names, strict=True)
+    ]
 
-    figure = Figure(figsize=(6.0 * len(labels), 4.2), layout="constrained")
-    axes = list(figure.subplots(1, len(labels), squeeze=False)[0])
-    for axis, label in zip(axes, labels, strict=True):
-        axis.set_xlabel("update")
-        axis.set_ylabel(label)
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title)
-    return figure, axes
+
+def _dress(axis: Any, label: str) -> None:
+    axis.set_ylabel(label)
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.ticklabel_format(axis="y", scilimits=(-3, 4))
 
 
 def curve_in_terminal(label: str, values: Sequence[float], title: str) -> str:
@@ -94,6 +143,9 @@ def curve_in_terminal(label: str, values: Sequence[float], title: str) -> str:
     figure.label(label, "y")
     last = len(values)
     figure.draw(figure.signal(range(1, last + 1), values).lines())
+    heights = [max(values) * i / 4 for i in range(5)]
+    figure.ruler("y").lim(0, heights[-1])
+    figure.ruler("y").ticks(heights, [f"{height:.3g}" for height in heights])
     figure.ruler("x").ticks(sorted({1, *(last * i // 4 for i in range(1, 5))} - {0}))
     drawn: str = figure.build().string(colorless=True)
     return drawn

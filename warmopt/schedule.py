@@ -12,15 +12,16 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal
 
 from warmopt.adaptive import Adaptive
-from warmopt.shapes import MODES, exponential, last_update
+from warmopt.shapes import MODES, FixedMode, exponential, last_update
 
-__all__ = ["MOST_UPDATES", "ModeLike", "Schedule"]
+__all__ = ["MOST_UPDATES", "ModeLike", "ModeName", "Schedule"]
 
 MOST_UPDATES = 2**53  # beyond, float64 cannot count
-ModeLike = str | Adaptive | Callable[..., float]
+ModeName = Literal[FixedMode, "adaptive"]
+ModeLike = ModeName | Adaptive | Callable[..., float]
 
 
 class Schedule:
@@ -38,7 +39,7 @@ class Schedule:
 
     def __init__(
         self,
-        mode: ModeLike,
+        mode: str | Adaptive | Callable[..., float],
         steps: float | None,
         start: float | None = None,
         offset: int = 0,

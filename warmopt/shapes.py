@@ -17,10 +17,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 __all__ = [
     "MODES",
+    "FixedMode",
     "Mode",
     "Shape",
     "constant",
@@ -310,6 +311,23 @@ def _radam_steps(beta2: float) -> float:
         )
     return 2.0 / (1.0 - beta2)
 
+
+FixedMode = Literal[
+    "linear",
+    "constant",
+    "staircase",
+    "cosine",
+    "exponential",
+    "polynomial",
+    "sqrt",
+    "one_minus_sqrt",
+    "log",
+    "saturating",
+    "untuned_linear",
+    "untuned_exponential",
+    "radam",
+]
+"""The keys of `MODES`, for type checkers and editors."""
 
 MODES: dict[str, Mode] = {
     "linear": Mode(linear),

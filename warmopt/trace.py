@@ -54,7 +54,8 @@ class Trace:
         """Saves a picture of one pool: factor, readings, verdicts. Needs matplotlib."""
         from warmopt.plots import save_trace
 
-        save_trace(path, [row for row in self.rows if row["pool"] == pool])
+        rows = [row for row in self.rows if row["pool"] == pool]
+        save_trace(path, rows, self.pools.get(pool, {}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
@@ -130,7 +131,8 @@ def replay(
     every, begun = known["every"], known["updates"]
     # No verdict till then; the first sample is judged at the second.
     through = max(judged, default=begun - begun % every or every) + every
-    fast, settled = known["fast_done"], known["settled"]
+    fast: int = known["fast_done"]
+    settled: bool = known["settled"]
     for update in range(begun + 1, through + 1):
         fast = adaptive.next_fast(fast, settled)
         position = adaptive.position(update, fast, known["steps"], known["last"])
