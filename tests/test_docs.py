@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ import warmopt
 from tests import what_works
 
 ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 MODULES = ["warmopt"] + [
     f"warmopt.{module.name}"
     for module in pkgutil.iter_modules(warmopt.__path__)
@@ -43,19 +45,53 @@ def test_doctest_finds_the_examples() -> None:
         assert sum(bool(found.examples) for found in finder.find(module)) >= least
 
 
-def blocks(page: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted(DOCS.glob("*.md")))]
+WITHOUT_PYTHON = {"changelog", "command-line", "design", "performance", "what-works"}
+# Its sections stand by themselves, and share a worker with the tests of the same.
+BY_SECTION = "docs/frameworks.md"
+WORKERS = {"Lightning": "lightning", "transformers.Trainer": "transformers"}
+WORKERS["accelerate"] = "transformers"
 
 
-def test_the_python_blocks_of_the_readme_run(
+def programs() -> list[Any]:
+    """The python blocks of each page, one after the other."""
+    found = []
+    for page in PAGES:
+        text = (ROOT / page).read_text()
+        for part in text.split("\n## ") if page == BY_SECTION else [text]:
+            title = part.partition("\n")[0]
+            worker = pytest.mark.xdist_group(WORKERS.get(title, page))
+            if blocks := re.findall(r"```python\n(.*?)```", part, re.DOTALL):
+                name = f"{page}: {title}"
+                found.append(pytest.param("\n".join(blocks), id=name, marks=worker))
+    return found
+
+
+@pytest.mark.parametrize("code", programs())
+# What dynamo imports at its first compilation warns of itself.
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+# Lightning's own call into torch, and its advice to load data in processes.
+@pytest.mark.filterwarnings(r"ignore:`isinstance\(treespec, LeafSpec\)` is depr")
+@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many")
+def test_the_python_blocks_of_a_page_run(
+    code: str,
     capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One after the other, as one program; `# prints` says what a line prints."""
-    code = "\n".join(blocks("README.md"))
-    exec(compile(code, "README.md", "exec"), {})
+    """As one program; `# prints` says what a line prints, among what others do."""
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "page", "exec"), {"__name__": "page"})
     expected = re.findall(r"# prints (.*)", code)
-    assert len(expected) >= 2
-    assert capsys.readouterr().out.splitlines() == expected
+    assert expected or "torch.cuda" in code
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if line in expected] == expected, printed
+
+
+def test_every_page_has_examples_that_run() -> None:
+    """But those that are made by a program."""
+    run = {str(program.id).partition(":")[0] for program in programs()}
+    assert {*PAGES} - run == {f"docs/{name}.md" for name in WITHOUT_PYTHON}
 
 
 def test_the_commands_of_the_readme_are_targets_of_the_makefile() -> None:
