@@ -12,15 +12,10 @@ from warmopt import __version__
 from warmopt.cli import app as commands
 
 project = "warmopt"
-author = "The warmopt authors"
+author = project_copyright = "The warmopt authors"
 release = version = __version__
 
-extensions = [
-    "myst_parser",
-    "sphinx.ext.autodoc",
-    "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
-]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["*.py"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
