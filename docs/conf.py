@@ -1,5 +1,8 @@
 """How Sphinx builds the site: make docs."""
 
+import re
+from typing import Any
+
 import typer
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -16,7 +19,6 @@ author = project_copyright = "The warmopt authors"
 release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["*.py"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
@@ -64,10 +66,18 @@ def complete(app: Sphinx, page: str, source: list[str]) -> None:
     if page == "command-line":
         command = typer.main.get_command(commands)
         context = typer.Context(command, info_name="warmopt")
-        source[0] += get_docs_for_click(obj=command, ctx=context, indent=1)
+        options = get_docs_for_click(obj=command, ctx=context, name="warmopt", indent=1)
+        source[0] += re.sub(r" (--[a-z-]+)", r" `\1`", options)  # lest it be a dash
+
+
+def name_the_default(*event: Any) -> tuple[str, str | None]:
+    """Writes a default that a dataclass makes as what it makes."""
+    *_, signature, returned = event
+    return (signature or "").replace("<factory>", "InverseRootVariance()"), returned
 
 
 def setup(app: Sphinx) -> None:
     """Is called by Sphinx."""
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
     app.connect("source-read", complete)
+    app.connect("autodoc-process-signature", name_the_default)

@@ -41,6 +41,7 @@ def test_the_figures_of_the_text_are_those_of_the_record() -> None:
     first, soon = zip(*((own[0], own[len(own) * 3 // 4]) for own in ends), strict=True)
     assert "{} with cap 300 and {} with cap 3000".format(*first) in text
     assert "ended by update {} and {}.".format(*soon) in text
+    assert f"ended between updates {first[0]} and {soon[0]}," in text
 
     def verdicts(groups: list[Group]) -> list[int]:
         return [tables.verdict(g.minus(ADAPTIVE, g.best())) for g in groups]

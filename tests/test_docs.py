@@ -14,6 +14,8 @@ import torch
 
 import warmopt
 from tests import what_works
+from tests.test_architecture import LEVELS
+from warmopt import Trace, Warmed
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -94,6 +96,32 @@ def test_every_page_has_examples_that_run() -> None:
     assert {*PAGES} - run == {f"docs/{name}.md" for name in WITHOUT_PYTHON}
 
 
+def test_the_commands_of_the_pages_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But the demo, which test_cli runs."""
+    from typer.testing import CliRunner
+
+    from warmopt.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    warmed = Warmed(torch.optim.Adam([weight]), steps=9, trace=(trace := Trace()))
+    while not warmed.done:
+        warmed.step()
+    trace.save("run.jsonl")
+    run = set()
+    for page in PAGES:
+        shell = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+        for line in "".join(shell).splitlines():
+            command, _, options = line.removeprefix("python -m ").partition(" ")
+            if command == "warmopt" and not options.startswith("demo"):
+                result = CliRunner().invoke(app, options.split())
+                assert result.exit_code == 0, (page, line, result.output)
+                run.add(options.split()[0])
+    assert run == {"preview", "replay"}
+
+
 def test_the_commands_of_the_readme_are_targets_of_the_makefile() -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     commands = re.findall(r"^make ([a-z-]+)", (ROOT / "README.md").read_text(), re.M)
@@ -114,6 +142,13 @@ def test_every_public_name_is_documented() -> None:
             value = getattr(module, public)
             if callable(value) and getattr(value, "__module__", "") == name:
                 assert value.__doc__, f"{name}.{public}"
+
+
+def test_the_page_on_the_design_has_every_module() -> None:
+    table = (DOCS / "design.md").read_text().partition("## To add")[0]
+    named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.M)))
+    levels = [module for level in LEVELS for module in level if module != "__init__"]
+    assert sorted(named) == sorted(levels)
 
 
 def test_the_page_of_what_works_has_the_rows_of_its_table() -> None:
