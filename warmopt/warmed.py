@@ -461,7 +461,7 @@ class Warmed(Optimizer):
 
     @property
     def done_reason(self) -> str | None:
-        """Why the warmup ended: "settled", early, or "cap"; None while it goes on."""
+        """Why the warmup ended, "settled" (early) or "cap"; None while it goes on."""
         if not self.done:
             return None
         early = any(group.get(FAST) for group in self.wrapped.param_groups)
