@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-long bench format clean
+.PHONY: help demo test test-long bench docs format clean
 
 help:
 	@echo "make demo       train a small transformer with and without warmup (2 minutes)"
 	@echo "make test       lint, types, tests, coverage"
 	@echo "make test-long  the checks that take longer"
 	@echo "make bench      what a step costs, against every peer (10 minutes)"
+	@echo "make docs       this library's site, in build/docs"
 	@echo "make format     let ruff format the code"
 	@echo "make clean      remove the virtual environment and all that was built"
 	@echo "PYTHON=python3.11 chooses the interpreter (3.10 or newer)"
@@ -27,6 +28,10 @@ test-long: .venv/installed-test
 
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks.overhead
+
+docs: .venv/installed-docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning docs build/docs
+	@echo "The site begins at build/docs/index.html."
 
 format: .venv/installed-test
 	$(BIN)/ruff check --fix .

@@ -16,8 +16,78 @@ run our lines against the formula of each peer, and against the peer itself wher
 marked with ✓. This page is made from the table in `tests/peers.py`, by
 `python -m docs.coming_from`.
 
+## Before and after
+
+What goes is whatever the warmup asked of the loop. With pytorch_warmup, before:
+
+```python
+import torch
+from pytorch_warmup import LinearWarmup
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+lr, n, total, k = 0.5, 4, 10, 2
+weight = torch.nn.Parameter(torch.zeros(1))
+before, after = [], []
+
+optimizer = torch.optim.AdamW([weight], lr=lr)
+scheduler = CosineAnnealingLR(optimizer, total)
+warmup = LinearWarmup(optimizer, n)
+for _ in range(total):
+    before.append(optimizer.param_groups[0]["lr"])
+    optimizer.step()
+    with warmup.dampening():
+        scheduler.step()
+```
+
+and after:
+
+```python
+from warmopt import Warmed
+
+optimizer = Warmed(torch.optim.AdamW([weight], lr=lr), steps=n)
+scheduler = CosineAnnealingLR(optimizer, total)
+for _ in range(total):
+    optimizer.step()
+    after += optimizer.get_last_lr()
+    scheduler.step()
+print(before == after)  # prints True
+```
+
+A `SequentialLR` of warmup and decay, before (its first update runs at `start_factor`,
+and its decay begins when the warmup is over):
+
+```python
+from torch.optim.lr_scheduler import LinearLR, SequentialLR
+
+optimizer = torch.optim.AdamW([weight], lr=lr)
+rise = LinearLR(optimizer, start_factor=1 / n, total_iters=n - 1)
+fall = CosineAnnealingLR(optimizer, total - n)
+scheduler = SequentialLR(optimizer, [rise, fall], milestones=[n])
+before, after = [], []
+for _ in range(total):
+    before.append(optimizer.param_groups[0]["lr"])
+    optimizer.step()
+    scheduler.step()
+```
+
+and after, where the decay waits:
+
+```python
+optimizer = Warmed(torch.optim.AdamW([weight], lr=lr), steps=n)
+scheduler = CosineAnnealingLR(optimizer, total - n)
+for _ in range(total):
+    warmed_up = optimizer.done  # before the step, which may end the warmup
+    optimizer.step()
+    after += optimizer.get_last_lr()
+    if warmed_up:
+        scheduler.step()
+print(before == after)  # prints True
+```
+
+## How it is counted
+
 In the lines, `n` is the length that you ask the peer for, in updates; `lr` the learning
-rate of the optimizer; `total` the updates of the whole run.
+rate of the optimizer; `total` the updates of the whole run, `k` those of an epoch.
 
 A warmup over n updates is counted in five ways; t = 1 is the first update. `offset` is
 how many updates run at `start`, which is 0 unless given, before the ramp.
@@ -44,16 +114,22 @@ TAIL = """\
 The linear schedule of transformers, warmup and decay, to the last bit:
 
 ```python
+from torch.optim.lr_scheduler import LambdaLR
+
+optimizer = torch.optim.AdamW([weight], lr=lr)
 optimizer = Warmed(optimizer, steps=n, offset=1)
 scheduler = LambdaLR(optimizer, lambda i: min(1.0, (total - i) / (total - n)))
 ```
 
 ## A scheduler called once an epoch
 
-It makes a staircase of updates. A peer of the second kind, asked for n epochs of `k`
-updates each:
+It makes a staircase of updates. A peer of the second kind, asked for n epochs:
 
 ```python
+from functools import partial
+from warmopt.shapes import staircase
+
+optimizer = torch.optim.AdamW([weight], lr=lr)
 mode = partial(staircase, levels=n)
 optimizer = Warmed(optimizer, steps=n * k, offset=k, mode=mode)
 ```

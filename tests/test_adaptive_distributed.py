@@ -165,6 +165,10 @@ def train(training: Training, seed: int, inputs: int = 12) -> None:
     optimizer.zero_grad()
 
 
+def rows_of(trace: Any) -> list[list[Any]]:
+    return [[row[key] for key in row if key != "lr"] for row in trace]
+
+
 def check_run(
     engine: str, wrap: Wrap, kind: Any = Adam, of_rank: int = 0, sizes: Any = (12, 30)
 ) -> dict[str, Any]:
@@ -179,7 +183,7 @@ def check_run(
         "said": said,
         "end": [done for _, done in said].index(True) + 1,
         "reason": warmed.done_reason,
-        "rows": [list(row.values()) for row in warmed.trace or ()],
+        "rows": rows_of(warmed.trace or ()),
     }
 
 
@@ -519,7 +523,7 @@ def check_rest(*loading: Any) -> tuple[list[Any], list[Any]]:
     for update in range(first + 1, CAP + 1):
         twins.train(training, update)
         said.append([*progress(training), twins.whole(training[0])])
-    return said, [list(row.values()) for row in training[1][0].trace]
+    return said, rows_of(training[1][0].trace)
 
 
 @twins.ONE_PROCESS

@@ -7,6 +7,7 @@ import json
 import re
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -40,6 +41,7 @@ def test_the_figures_of_the_text_are_those_of_the_record() -> None:
     first, soon = zip(*((own[0], own[len(own) * 3 // 4]) for own in ends), strict=True)
     assert "{} with cap 300 and {} with cap 3000".format(*first) in text
     assert "ended by update {} and {}.".format(*soon) in text
+    assert f"ended between updates {first[0]} and {soon[0]}," in text
 
     def verdicts(groups: list[Group]) -> list[int]:
         return [tables.verdict(g.minus(ADAPTIVE, g.best())) for g in groups]
@@ -56,6 +58,21 @@ def test_the_figures_of_the_text_are_those_of_the_record() -> None:
     assert f"of {len(told)} combinations of task, optimizer and" in readme
     assert f"worse in {told.count(1)}, and not told apart in {told.count(0)}." in readme
     assert f"ended between updates {first[0]} and {soon[0]}." in readme
+
+
+def test_the_figures_of_the_page_on_choosing_are_those_of_the_record() -> None:
+    page = tables.PAGE.with_name("choosing.md").read_text(encoding="utf-8")
+    text = " ".join(page.split())
+    found = tables.ladders(tables.read(RECORD)[1])
+    first = [levels[0].best().steps for levels in found]
+    edge = [levels[-1].best().steps for levels in found]
+    assert (
+        f"was 0 or 20 in {first.count(0) + first.count(20)} of {len(first)} cases"
+        in text
+    )
+    assert f"it was 300 in {edge.count(300)} of {len(edge)}." in text
+    lost = [fmean(low.minus(tables.TOO_LONG, low.best())) for low, *_ in found]
+    assert f"lost {min(lost):.1f} to {max(lost):.1f} nats" in text
 
 
 def test_the_record_holds_the_whole_grid_and_every_control() -> None:

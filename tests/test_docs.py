@@ -7,14 +7,18 @@ import importlib
 import pkgutil
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import warmopt
 from tests import what_works
+from tests.test_architecture import LEVELS
+from warmopt import Trace, Warmed
 
 ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 MODULES = ["warmopt"] + [
     f"warmopt.{module.name}"
     for module in pkgutil.iter_modules(warmopt.__path__)
@@ -43,19 +47,79 @@ def test_doctest_finds_the_examples() -> None:
         assert sum(bool(found.examples) for found in finder.find(module)) >= least
 
 
-def blocks(page: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted(DOCS.glob("*.md")))]
+WITHOUT_PYTHON = {"changelog", "command-line", "design", "performance", "what-works"}
+# Its sections stand by themselves, and share a worker with the tests of the same.
+BY_SECTION = "docs/frameworks.md"
+WORKERS = {"Lightning": "lightning", "transformers.Trainer": "transformers"}
+WORKERS["accelerate"] = "transformers"
 
 
-def test_the_python_blocks_of_the_readme_run(
+def programs() -> list[Any]:
+    """The python blocks of each page, one after the other."""
+    found = []
+    for page in PAGES:
+        text = (ROOT / page).read_text()
+        for part in text.split("\n## ") if page == BY_SECTION else [text]:
+            title = part.partition("\n")[0]
+            worker = pytest.mark.xdist_group(WORKERS.get(title, page))
+            if blocks := re.findall(r"```python\n(.*?)```", part, re.DOTALL):
+                name = f"{page}: {title}"
+                found.append(pytest.param("\n".join(blocks), id=name, marks=worker))
+    return found
+
+
+@pytest.mark.parametrize("code", programs())
+# What dynamo imports at its first compilation warns of itself.
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+# Lightning's own call into torch, and its advice to load data in processes.
+@pytest.mark.filterwarnings(r"ignore:`isinstance\(treespec, LeafSpec\)` is depr")
+@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many")
+def test_the_python_blocks_of_a_page_run(
+    code: str,
     capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One after the other, as one program; `# prints` says what a line prints."""
-    code = "\n".join(blocks("README.md"))
-    exec(compile(code, "README.md", "exec"), {})
+    """As one program; `# prints` says what a line prints, among what others do."""
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "page", "exec"), {"__name__": "page"})
     expected = re.findall(r"# prints (.*)", code)
-    assert len(expected) >= 2
-    assert capsys.readouterr().out.splitlines() == expected
+    assert expected or "torch.cuda" in code
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if line in expected] == expected, printed
+
+
+def test_every_page_has_examples_that_run() -> None:
+    """But those that are made by a program."""
+    run = {str(program.id).partition(":")[0] for program in programs()}
+    assert {*PAGES} - run == {f"docs/{name}.md" for name in WITHOUT_PYTHON}
+
+
+def test_the_commands_of_the_pages_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But the demo, which test_cli runs."""
+    from typer.testing import CliRunner
+
+    from warmopt.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    warmed = Warmed(torch.optim.Adam([weight]), steps=9, trace=(trace := Trace()))
+    while not warmed.done:
+        warmed.step()
+    trace.save("run.jsonl")
+    run = set()
+    for page in PAGES:
+        shell = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+        for line in "".join(shell).splitlines():
+            command, _, options = line.removeprefix("python -m ").partition(" ")
+            if command == "warmopt" and not options.startswith("demo"):
+                result = CliRunner().invoke(app, options.split())
+                assert result.exit_code == 0, (page, line, result.output)
+                run.add(options.split()[0])
+    assert run == {"preview", "replay"}
 
 
 def test_the_commands_of_the_readme_are_targets_of_the_makefile() -> None:
@@ -78,6 +142,13 @@ def test_every_public_name_is_documented() -> None:
             value = getattr(module, public)
             if callable(value) and getattr(value, "__module__", "") == name:
                 assert value.__doc__, f"{name}.{public}"
+
+
+def test_the_page_on_the_design_has_every_module() -> None:
+    table = (DOCS / "design.md").read_text().partition("## To add")[0]
+    named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.M)))
+    levels = [module for level in LEVELS for module in level if module != "__init__"]
+    assert sorted(named) == sorted(levels)
 
 
 def test_the_page_of_what_works_has_the_rows_of_its_table() -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from functools import partial
 from typing import Any
 
 import pytest
-from torch.optim.lr_scheduler import LambdaLR
+import torch
 
 from docs.coming_from import PAGE, page
 from tests.peers import LR, ROWS, Row, build
 from tests.reference import watch
 from warmopt import Warmed
 from warmopt.schedule import Schedule
-from warmopt.shapes import staircase
 
 LENGTHS = (1, 2, 3, 5, 10, 100, 1000)
 STEPPED = 100  # longer ones ask the schedule alone, to save time
@@ -98,17 +96,17 @@ def test_the_lengths_in_the_notes_are_those_of_pytorch_warmup(
 
 
 def scope(n: int, total: int, k: int) -> dict[str, Any]:
-    names = {"Warmed": Warmed, "LambdaLR": LambdaLR, "partial": partial}
-    sizes = {"n": n, "total": total, "k": k}
-    return {**names, **sizes, "staircase": staircase, "optimizer": build(LR, 0.999)}
+    weight = build(LR, 0.999).param_groups[0]["params"][0]
+    sizes = {"lr": LR, "n": n, "total": total, "k": k}
+    return {"torch": torch, "Warmed": Warmed, "weight": weight, **sizes}
 
 
 def test_the_page_keeps_their_decay() -> None:
-    """Its first block is the linear schedule of transformers."""
+    """Its last block but one is the linear schedule of transformers."""
     from transformers import get_linear_schedule_with_warmup
 
     n, total = 7, 50
-    block, _ = re.findall(r"```python\n(.*?)```", page(), re.DOTALL)
+    *_, block, _ = re.findall(r"```python\n(.*?)```", page(), re.DOTALL)
     names = scope(n, total, 1)
     exec(block, names)
     theirs = build(LR, 0.999)
@@ -118,9 +116,9 @@ def test_the_page_keeps_their_decay() -> None:
 
 
 def test_the_page_has_a_scheduler_called_once_an_epoch() -> None:
-    """Its second block is a linear warmup over n epochs of k updates."""
+    """Its last block is a linear warmup over n epochs of k updates."""
     n, k = 5, 7
-    _, block = re.findall(r"```python\n(.*?)```", page(), re.DOTALL)
+    *_, block = re.findall(r"```python\n(.*?)```", page(), re.DOTALL)
     names = scope(n, n * k, k)
     exec(block, names)
     expected = [LR * min(1.0, i // k / n) for i in range((n + 2) * k)]

@@ -19,15 +19,15 @@ from warmopt import Warmed
 from warmopt.adaptive import Adaptive
 from warmopt.criteria import Drift
 from warmopt.probe import Probe
-from warmopt.sampling import row, sampler
+from warmopt.sampling import coordinates, sampler
 from warmopt.trace import Trace
 
 CPU = torch.device("cpu")
 ADAM = ROWS["adam-loop"]
 
 
-def sample(values: Tensor) -> list[float]:
-    return sampler([row(values, CPU)], CPU)()[0].tolist()
+def sample(values: Tensor, count: int = 64) -> list[float]:
+    return sampler([values], count, CPU)()[0].tolist()
 
 
 # --- sampling -------------------------------------------------------------------------
@@ -41,10 +41,13 @@ def test_a_small_tensor_is_taken_whole(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("size", [65, 100, 1000, 999_983])
-def test_of_a_large_one_four_chunks_from_the_first_to_the_last(size: int) -> None:
-    places = sample(torch.arange(size, dtype=torch.float64))
-    assert len(places) == 64
-    chunks = [places[n : n + 16] for n in range(0, 64, 16)]
+@pytest.mark.parametrize("count", [64, 48, 32])
+def test_of_a_large_one_some_chunks_from_the_first_to_the_last(
+    size: int, count: int
+) -> None:
+    places = sample(torch.arange(size, dtype=torch.float64), count)
+    assert len(places) == count
+    chunks = [places[n : n + 16] for n in range(0, count, 16)]
     for chunk in chunks:
         assert chunk == [chunk[0] + n for n in range(16)]
     firsts = [chunk[0] for chunk in chunks]
@@ -53,12 +56,26 @@ def test_of_a_large_one_four_chunks_from_the_first_to_the_last(size: int) -> Non
     assert max(gaps) - min(gaps) <= 1
 
 
+def test_a_single_chunk_is_from_the_middle() -> None:
+    assert sample(torch.arange(100.0), 16) == [42.0 + n for n in range(16)]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "each"), [(1, 64), (64, 64), (65, 48), (128, 32), (129, 16), (9999, 16)]
+)
+def test_of_many_tensors_it_takes_fewer_coordinates_each(
+    tensors: int, each: int
+) -> None:
+    assert coordinates(tensors) == each
+    assert each == 16 or tensors * each <= 4096
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_it_is_a_view_that_sees_later_values(dtype: torch.dtype) -> None:
     values = torch.rand(30, 30, dtype=dtype)
-    view = row(values, CPU)
+    later = sampler([values], 64, CPU)
     values.fill_(2.0)
-    taken = sampler([view], CPU)()
+    taken = later()
     assert taken.dtype == torch.float32
     assert taken.tolist() == [[2.0] * 64]
 
@@ -308,7 +325,7 @@ class Operators(TorchDispatchMode):
 
 # Gather 1; correct 6, of which a GPU sees the last; keep 1; judge 9. In full: one more
 # to gather and to correct, and 13 to judge.
-@pytest.mark.parametrize(("momentum", "most"), [(False, 17), (True, 32)])
+@pytest.mark.parametrize(("momentum", "most"), [(False, 16), (True, 33)])
 def test_a_reading_is_few_small_operators(momentum: bool, most: int) -> None:
     """However many and large the tensors: only samples are ever made."""
     params = [Parameter(torch.zeros(300, 1000)) for _ in range(20)]

@@ -39,14 +39,14 @@ def new_params() -> list[Parameter]:
 
 
 def test_the_recipe_for_bitsandbytes_sees_what_adam_keeps_in_full() -> None:
-    [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+    [code] = [block for block in blocks if "bitsandbytes" in block]
     params = new_params()
     names: dict[str, Any] = {
         "torch": torch,
-        "bitsandbytes": bitsandbytes,
         "Adaptive": Adaptive,
         "Warmed": Warmed,
-        "parameters": new_params(),
+        "model": torch.nn.Linear(100, 100),
     }
     exec(code, names)
     assert isinstance(names["optimizer"], Warmed)

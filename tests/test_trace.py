@@ -178,6 +178,7 @@ def test_rows_say_what_was_used() -> None:
     assert set(trace.rows[0]) == {
         "pool",
         "judged_after",
+        "lr",
         "factor",
         "settled",
         "watched",
@@ -186,6 +187,7 @@ def test_rows_say_what_was_used() -> None:
     for row in trace:
         assert row["judged_after"] == row["update"] + 3
         assert row["factor"] == factors[row["judged_after"]]
+        assert row["lr"] == warmed.param_groups[0]["lr"]
     assert [reading.samples for reading in trace.readings()] == [1, 2, *[3] * 6]
 
 

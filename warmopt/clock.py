@@ -7,7 +7,6 @@ them, a bare optimizer ignores them, and there is no second file to forget.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from warmopt.adaptive import Adaptive
 from warmopt.group_lr import Group
 from warmopt.on_device import factor_table, like_lr
 from warmopt.schedule import MOST_UPDATES, Schedule
@@ -44,7 +44,7 @@ STATE = (UPDATES, DONE, MODE, LENGTH)
 # In adaptive mode also these; the last two stand in the first group of each pool.
 FAST = "warmup_fast"  # int: of the updates done, those at the fast pace
 SETTLED = "warmup_settled"  # bool: whether the next update is at the fast pace
-RING = "warmup_ring"  # float tensor [window, tensors, 64]: samples, see `Probe`
+RING = "warmup_ring"  # float tensor: the window of samples, see `Probe`
 LATEST = "warmup_latest"  # float tensor [3 + tensors]: the last reading, see `Probe`
 ADAPTIVE_STATE = (FAST, SETTLED, RING, LATEST)
 
@@ -53,14 +53,22 @@ class Ramp(NamedTuple):
     """What groups that warm alike follow.
 
     Attributes:
-        factor: Gives the factor of an update; the first is 1.
+        formula: Gives the factor, from an update (the first is 1) and the next two.
+        steps: Length of the ramp in updates.
+        start: Factor at update 0.
         last: Update after which the warmup is over.
         table: For a tensor LR, the factors on its device: see `factor_table`.
     """
 
-    factor: Callable[[int], float]
+    formula: Callable[[int, float, float], float]
+    steps: float
+    start: float
     last: int
     table: Tensor | None = None
+
+    def factor(self, update: int) -> float:
+        """Factor of an update; the first is 1."""
+        return self.formula(update, self.steps, self.start)
 
 
 class Clock:
@@ -166,16 +174,29 @@ class Clock:
             return None
         schedule, (_, steps, start) = self.schedule, self.read(group)
         if schedule.adaptive is not None:  # its progress is in the group
-            return Ramp(lambda _: self.factor(group), self.length(group)[1])
+            return self._adaptive_ramp(schedule.adaptive, group, steps, start)
         lr = group["lr"]
         kind = (lr.device, lr.dtype) if isinstance(lr, Tensor) else None
         if (key := (steps, start, kind)) not in self._ramps:
             formula = schedule.factor if schedule.offset else schedule.shape
-            factor = partial(formula, steps=steps, start=start)
-            last = schedule.last_update(steps)
-            table = factor_table(factor, last, lr) if kind else None
-            self._ramps[key] = Ramp(factor, last, table)
+            ramp = Ramp(formula, steps, start, schedule.last_update(steps))
+            if kind:
+                ramp = ramp._replace(table=factor_table(ramp.factor, ramp.last, lr))
+            self._ramps[key] = ramp
         return self._ramps[key]
+
+    def _adaptive_ramp(
+        self, adaptive: Adaptive, group: Group, steps: float, start: float
+    ) -> Ramp:
+        """One whose pace is in the group."""
+        schedule, last = self.schedule, self.schedule.last_update(steps)
+
+        def formula(update: int, steps: float, start: float) -> float:
+            fast = adaptive.next_fast(group[FAST], group[SETTLED])
+            at = adaptive.position(update, fast, steps, last) if fast else update
+            return schedule.factor(at, steps, start)
+
+        return Ramp(formula, steps, start, last)
 
     def factor(self, group: Group) -> float:
         """Factor of the group's next update; 1 when its warmup is over."""

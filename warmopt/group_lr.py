@@ -1,14 +1,14 @@
-"""Put a factor on a value of a param group, and take it off again.
+"""What is scaled in a param group: an LR (float or tensor), or a momentum.
 
-The value is an LR (float or tensor) or a momentum (a float, or the first of betas).
-A tensor is replaced, never written to: optimizers and groups may share it.
+A momentum is a float, or the first of betas. A tensor is replaced, never written to:
+optimizers and groups may share it.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Group", "Scaled", "momentum_key", "restore", "scale_momentum"]
+__all__ = ["Group", "Scaled", "momentum_key", "scale_momentum"]
 
 Group = dict[str, Any]
 Scaled = list[tuple[Group, str, Any, Any, Any, Any]]
@@ -21,27 +21,8 @@ def scale_momentum(group: Group, factor: float, scaled: Scaled) -> None:
     if key := momentum_key(group):
         base = group[key]
         value = (base[0] * factor, *base[1:]) if key == "betas" else base * factor
-        scaled.append((group, key, base, value, factor, None))
+        scaled.append((group, key, base, value, factor, 0))
         group[key] = value
-
-
-def restore(scaled: Scaled) -> None:
-    """Puts the base values back.
-
-    An LR that is neither the base nor the scaled value was written by the optimizer
-    as it stepped, in effective units: the base becomes what it wrote / factor. (What
-    it writes into a tensor in place is lost: to see that would cost a host sync.)
-    """
-    for group, key, base, value, factor, _ in scaled:
-        now = group[key]
-        if now is value:
-            group[key] = base
-        elif now is not base:
-            same = isinstance(now, float) and now == value
-            if same or (key == "lr" and not factor):
-                group[key] = base
-            elif key == "lr":
-                group[key] = now / factor
 
 
 def momentum_key(group: Group) -> str | None:

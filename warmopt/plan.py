@@ -7,6 +7,8 @@ objects is checked at every step.
 
 from __future__ import annotations
 
+from operator import is_
+
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
@@ -21,7 +23,7 @@ from warmopt.group_lr import Group, Scaled, scale_momentum
 from warmopt.on_device import count_on_device, may_capture
 from warmopt.pool import Pool
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "restore"]
 
 
 class Plan:
@@ -29,7 +31,8 @@ class Plan:
 
     Attributes:
         groups: All of them.
-        floats: Those that warm with a float LR, or in adaptive mode.
+        floats: Those that warm with a float LR, or in adaptive mode; those that follow
+            the same stand together.
         tensors: Those that warm with a tensor LR.
         groups_done: How many groups there are, if none of them warms; else -1.
         ends: Whether a warmup may be over after this step.
@@ -50,8 +53,7 @@ class Plan:
         self._optimizer, self._clock = optimizer, clock
         self._momentum_start = momentum_start
         self.groups = list(optimizer.param_groups)
-        self._ids = list(map(id, self.groups))
-        self.floats: list[tuple[Group, Ramp]] = []
+        self.floats: list[tuple[Ramp, list[Group]]] = []
         self.tensors: list[tuple[Group, Ramp]] = []
         shared: dict[int, Ramp | None] = {}  # one object for all that warm alike
         for pool in pools if clock.schedule.adaptive is not None else ():
@@ -61,9 +63,14 @@ class Plan:
                 shared[id(group)] = alike.setdefault(start, clock.ramp(group))
         for group in self.groups:
             ramp = shared.get(id(group)) or clock.ramp(group)
-            if ramp is not None:
-                kind = self.floats if ramp.table is None else self.tensors
-                kind.append((group, ramp))
+            if ramp is None:
+                continue
+            if ramp.table is not None:
+                self.tensors.append((group, ramp))
+            elif self.floats and self.floats[-1][0] is ramp:
+                self.floats[-1][1].append(group)
+            else:
+                self.floats.append((ramp, [group]))
         self.groups_done = -1 if self.floats or self.tensors else len(self.groups)
         self.ends = False
         left = [ramp.last - int(group[UPDATES]) for group, ramp in self.tensors]
@@ -78,68 +85,84 @@ class Plan:
         self.may_capture = may_capture()
         self.is_compiled = is_compiled(optimizer.step)
 
-    def fits(self, groups: list[Group]) -> bool:
-        """Whether these are the groups that it was made for."""
-        return list(map(id, groups)) == self._ids
-
-    def scale(self, scaled: Scaled) -> bool:
+    def scale(self, live: list[Group], scaled: Scaled) -> bool:
         """Multiplies the LR of each warming group, and its momentum, by its factor.
 
-        Says whether it could: not where someone has put a later count into a group.
+        Notes the update that is to be counted: none (0) for a group at LR 0, or a
+        frozen one, be there gradients or not.
+
+        Says whether it could: not if these are other groups than it was made for, or
+        someone has put a later count into one.
         """
-        at, follows, factor = 0, None, 1.0  # who began together shares one factor
-        for group, ramp in self.floats:
-            update = group[UPDATES] + 1
-            if update != at or ramp is not follows:
-                if update >= ramp.last:
-                    self.ends = True
-                    if update > ramp.last:
-                        return False
-                at, follows, factor = update, ramp, ramp.factor(update)
-                if update == 1:
-                    check_first_lr(self._optimizer, group)
-            base = group["lr"]
-            value = base * factor
-            scaled.append((group, "lr", base, value, factor, update))  # lest it be lost
-            group["lr"] = value
+        mine = self.groups
+        if len(live) != len(mine) or not all(map(is_, live, mine)):
+            return False
+        for ramp, groups in self.floats:
+            at, factor = 0, 1.0  # who began together shares one factor
+            for group in groups:
+                update = group[UPDATES] + 1
+                if update != at:
+                    if update >= ramp.last:
+                        self.ends = True
+                        if update > ramp.last:
+                            return False
+                    at, factor = update, ramp.formula(update, ramp.steps, ramp.start)
+                    if update == 1:
+                        check_first_lr(self._optimizer, group)
+                base, params = group["lr"], group["params"]
+                if not base or (params and not params[0].requires_grad):
+                    update = update if base and not _is_frozen(params) else 0
+                value = base * factor
+                scaled.append((group, "lr", base, value, factor, update))
+                group["lr"] = value  # noted before, lest it be lost
+        if self.tensors:
+            self._scale_tensors(scaled)
+        if self._momentum_start is not None:
+            self._scale_momentum(self._momentum_start, scaled)
+        return True
+
+    def _scale_tensors(self, scaled: Scaled) -> None:
         for group, ramp in self.tensors:
             base, on_device = group["lr"], ramp.table.take(group[UPDATES])  # type: ignore[union-attr]
             # A scheduler may have put a float there.
             ratio = on_device if isinstance(base, Tensor) else on_device.item()
             scaled.append((group, "lr", base, base * ratio, ratio, 0))
             group["lr"] = scaled[-1][3]
-        if self._momentum_start is not None:
-            for group, _ in (*self.floats, *self.tensors):
-                update, steps, _ = self._clock.read(group)
-                factor = self._clock.schedule.factor(
-                    update, steps, self._momentum_start
-                )
-                scale_momentum(group, min(factor, 1.0), scaled)
-        return True
 
-    def count(self, scaled: Scaled, found_inf: Tensor | None) -> list[Group]:
-        """Counts the update for every group that it has moved.
+    def _scale_momentum(self, start: float, scaled: Scaled) -> None:
+        for group in [entry[0] for entry in scaled]:
+            update, steps, _ = self._clock.read(group)
+            factor = self._clock.schedule.factor(update, steps, start)
+            scale_momentum(group, min(factor, 1.0), scaled)
 
-        Not moved is a group at LR 0, or a frozen one, be there gradients or not. Of an
-        empty one another rank may hold the parameters.
-
-        Returns those that count only if `found_inf`, on its way to the host, is 0.
-        """
-        waiting = []
-        for group, _, base, _, _, update in scaled:
-            if update and base:
-                params = group["params"]
-                if params and not params[0].requires_grad and _is_frozen(params):
-                    continue
-                if found_inf is None:
-                    group[UPDATES] = update
-                else:
-                    waiting.append(group)
+    def count_tensors(self, found_inf: Tensor | None) -> None:
+        """Counts the update on the device, for every tensor LR that it has moved."""
         for group, ramp in self.tensors:
             if not _is_frozen(group["params"]):
                 count_on_device(group[UPDATES], ramp.last, group["lr"], found_inf)
-        return waiting
+
+
+def restore(scaled: Scaled, counts: bool = False) -> None:
+    """Puts the base values back; `counts` the updates, if asked to.
+
+    An LR that is neither the base nor the scaled value was written by the optimizer
+    as it stepped, in effective units: the base becomes what it wrote / factor. (What
+    it writes into a tensor in place is lost: to see that would cost a host sync.)
+    """
+    for group, key, base, value, factor, update in scaled:
+        now = group[key]
+        if now is value:
+            group[key] = base
+        elif now is not base:
+            same = isinstance(now, float) and now == value
+            if same or (key == "lr" and not factor):
+                group[key] = base
+            elif key == "lr":
+                group[key] = now / factor
+        if counts and update:
+            group[UPDATES] = update
 
 
 def _is_frozen(params: list[Tensor]) -> bool:
+    """Of an empty group another rank may hold the parameters."""
     return bool(params) and not any(param.requires_grad for param in params)

@@ -49,7 +49,10 @@ class Pool:
         )
         if acting is not None and acting.process_group is None:
             self._probe.restore(first.get(RING), first.get(LATEST), self._update)
-        self._keep_window()
+            # Their shape must not depend on the number of ranks, lest others cannot
+            # load them.
+            first[RING] = self._probe.ring.view(-1)  # it prints on one line
+            first[LATEST] = self._probe.latest
         if trace is not None:
             all_groups = enumerate(optimizer.param_groups)
             self._index = next(i for i, group in all_groups if group is first)
@@ -57,6 +60,7 @@ class Pool:
             trace.pools[self._index] = {
                 "steps": steps,
                 "last": last,
+                "criterion": repr(acting.criterion) if acting else None,
                 "on_settled": reads.on_settled,
                 "fast": reads.fast,
                 "every": reads.every,
@@ -72,31 +76,24 @@ class Pool:
 
     def after_update(self) -> bool:
         """To be called after every step. Says whether the groups part, or are done."""
-        first = self.groups[0]
-        moved = [group for group in self.groups if int(group[UPDATES]) != self._update]
-        if not moved:  # skipped
+        first, acting = self.groups[0], self._acting
+        updates = [int(group[UPDATES]) for group in self.groups]
+        if all(update == self._update for update in updates):  # skipped
             return False
-        if self._acting is not None:
-            fast = self._acting.next_fast(first[FAST], first[SETTLED])
-            for group in moved:
-                group[FAST] = fast
-        self._update = update = int(first[UPDATES])
-        if any(int(group[UPDATES]) != update for group in self.groups):
+        if acting is not None and (
+            fast := acting.next_fast(first[FAST], first[SETTLED])
+        ):
+            for group, update in zip(self.groups, updates, strict=True):
+                if update != self._update:
+                    group[FAST] = fast
+        self._update = update = updates[0]
+        if updates.count(update) < len(updates):
             return True
         reading = self._probe.after(update)
-        if self._probe.latest is not self._kept:
-            self._keep_window()
         if reading is not None:
             self._judge(reading)
-        return self._acting is not None and self._clock.is_over(first)
-
-    def _keep_window(self) -> None:
-        """In the group, to be saved."""
-        self._kept = self._probe.latest
-        # Its shape must not depend on the number of ranks, lest others cannot load it.
-        if self._acting is not None and self._acting.process_group is None:
-            self.groups[0][RING] = self._probe.ring.view(-1)  # it prints on one line
-            self.groups[0][LATEST] = self._probe.latest
+        # At the slow pace the plan knows the end.
+        return bool(acting and first[FAST] and self._clock.is_over(first))
 
     def _judge(self, reading: Reading) -> None:
         settled = None
@@ -105,9 +102,11 @@ class Pool:
             for group in self.groups:
                 group[SETTLED] = settled
         if self._trace is not None:
+            lr = self.groups[0]["lr"]
             row = {
                 "pool": self._index,
                 "judged_after": self._update,
+                "lr": lr if isinstance(lr, float) else None,
                 "factor": self._clock.factor(self.groups[0]),
                 "settled": settled,
                 "watched": verdicts_of(self._watch, reading),

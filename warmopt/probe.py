@@ -23,15 +23,8 @@ from torch.optim import Optimizer
 from warmopt.criteria import Reading
 from warmopt.group_lr import Group
 from warmopt.on_device import HostCopy, to_device
-from warmopt.readings import statistics
-from warmopt.sampling import (
-    COORDINATES,
-    Row,
-    is_counted_here,
-    mesh_of,
-    row,
-    sampler,
-)
+from warmopt.readings import median_variance, statistics
+from warmopt.sampling import coordinates, is_counted_here, mesh_of, sampler
 from warmopt.second_moments import (
     Moment,
     beta2,
@@ -48,8 +41,10 @@ class Probe:
     """Samples the second moment of some param groups, and keeps a window of samples.
 
     Attributes:
-        ring: The samples, float32 of shape [window, tensors, 64]; nan where none is.
-        latest: What the last of them gave, float32; nan where there is none.
+        ring: The samples, float32 of shape [window, tensors, coordinates], of these at
+            most 64; nan where none is.
+        latest: What the last of them gave, float32; nan where there is none. Like the
+            ring it is written to in place.
         is_collective: Whether all ranks must take a reading together.
     """
 
@@ -78,6 +73,7 @@ class Probe:
             self._first_row = sum(map(len, of_ranks[: dist.get_rank(process_group)]))
             sizes = [size for each in of_ranks for size in each]
         self._sizes = tuple(sizes)
+        self._unknown = (math.nan,) * len(sizes)
         self._found: dict[Parameter, Moment] = {}
         # What the last look-up has seen: if it is so still, it holds.
         self._state: Any = None
@@ -92,7 +88,8 @@ class Probe:
         self._kinds = ("values", "momentum") if two else ("values",)
         self._samplers: list[Callable[[], Tensor]] = []
         self._log_decays = torch.empty(0)
-        shape = (window, len(sizes), COORDINATES)
+        self._sample_of = coordinates(len(sizes)), self._device
+        shape = (window, len(sizes), self._sample_of[0])
         nan = torch.tensor(math.nan, dtype=torch.float32, device=self._device)
         self.ring = nan.expand(shape).clone()
         self.latest = nan.expand(3 + len(sizes)).clone()
@@ -105,10 +102,10 @@ class Probe:
             if not isinstance(saved, Tensor) or saved.numel() != mine.numel():
                 return
         self.ring.copy_(ring.view_as(self.ring))
-        self.latest = latest.detach().to(self.latest, copy=True)
+        self.latest.copy_(latest)
         self._samples = int((~self.ring.isnan()).flatten(1).any(1).sum())
         if self._samples:
-            self._pending = HostCopy(self.latest), update - update % self._every
+            self._pending = self._copied(), update - update % self._every
 
     @property
     def watched(self) -> float:
@@ -130,6 +127,9 @@ class Probe:
         self._take(update)
         return before
 
+    def _copied(self) -> HostCopy:
+        return HostCopy(self.latest if self._in_full else self.latest[:3])
+
     def _read(self, latest: HostCopy, update: int) -> Reading:
         variance, norm_ratio, update_rms, *drifts = latest.numbers()
         betas = self._groups[0].get("betas") or (None,)
@@ -143,7 +143,7 @@ class Probe:
             inverse_root_variance=variance,
             norm_ratio=norm_ratio,
             update_rms=update_rms or math.nan,  # 0: no rank has a momentum
-            drifts=tuple(drifts),
+            drifts=tuple(drifts) or self._unknown,
             sizes=self._sizes,
         )
 
@@ -169,18 +169,19 @@ class Probe:
             warn_if_one_stalls(self._optimizer, self._found.values())
         moments = [self._found.get(param) for param, _ in self._params]
         self._samplers = [
-            sampler([self._row(moment, kind) for moment in moments], self._device)
+            sampler([self._read_here(m, kind) for m in moments], *self._sample_of)
             for kind in self._kinds
         ]
         self._note_what_is_found(moments)
 
-    def _row(self, moment: Moment | None, kind: str) -> Row:
-        values = getattr(moment, kind, None)
+    def _read_here(self, moment: Moment | None, kind: str) -> Tensor | None:
+        """The tensor of a moment that is read on this rank."""
+        values: Tensor | None = getattr(moment, kind, None)
         if moment is not None and stalls(moment):
-            values = None  # it stands still, but has not settled
+            return None  # it stands still, but has not settled
         if self._mesh is not None and not is_counted_here(values, self._mesh):
-            values = None
-        return row(values, self._device)
+            return None
+        return values
 
     def _note_what_is_found(self, moments: list[Moment | None]) -> None:
         self._state = state = self._optimizer.state
@@ -194,6 +195,9 @@ class Probe:
             [moment.age for _, moment in found],
         )
         self._ages = [None if moment is None else moment.age for moment in moments]
+        self._age_views: list[Tensor] = []
+        if all(isinstance(age, Tensor) for age in self._ages):
+            self._age_views = [age.detach().reshape(1) for age in self._ages]
         # Where an average began at 0, it is divided by 1 - beta**age; else by 1.
         logs: list[list[float]] = [[] for _ in self._kinds]
         for moment, (_, group) in zip(moments, self._params, strict=True):
@@ -238,24 +242,28 @@ class Probe:
         newest = (update // self._every - 1) % window
         ring[newest].copy_(samples[0])
         self._samples = min(self._samples + 1, window)
-        if self._samples < window:
-            ring, newest = ring.roll(-1 - newest, 0)[-self._samples :], -1
-        self.latest = statistics(
-            ring, *samples[1:], window=window, newest=newest, in_full=self._in_full
-        )
-        self._pending = HostCopy(self.latest), update
+        is_full = self._samples == window
+        if self._in_full:
+            if not is_full:
+                ring, newest = ring.roll(-1 - newest, 0)[-self._samples :], -1
+            told = statistics(ring, *samples[1:], window=window, newest=newest)
+            self.latest.copy_(told)
+        elif is_full:
+            self.latest[0].copy_(median_variance(ring))
+        self._pending = self._copied(), update
 
     def _corrections(self, update: int) -> Tensor:
         """What each row of the samples is to be divided by."""
-        ages: list[Any] = [update if age is None else age for age in self._ages]
-        if ages and all(isinstance(age, Tensor) for age in ages):
-            age = torch.stack(ages)
-        elif self._log_decays.is_cuda:
-            age = torch.stack([self.ring.new_zeros(()) + age for age in ages])
+        if self._age_views:
+            age = torch.cat(self._age_views)
         else:
-            age = torch.tensor([float(age) for age in ages])
+            ages: list[Any] = [update if age is None else age for age in self._ages]
+            if self._log_decays.is_cuda:
+                age = torch.stack([self.ring.new_zeros(()) + age for age in ages])
+            else:
+                age = torch.tensor([float(age) for age in ages])
         # An average that has not begun is 0, and must not become nan.
-        corrections = -torch.expm1(self._log_decays * age.clamp(min=1))
+        corrections = (self._log_decays * age.clamp_(min=1)).expm1_().neg_()
         return to_device(corrections, self._device)
 
     def _summed(self, own: Tensor) -> Tensor:

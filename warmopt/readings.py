@@ -13,7 +13,24 @@ from torch import Tensor
 
 from warmopt.criteria import Reading
 
-__all__ = ["Reading", "statistics"]
+__all__ = ["Reading", "median_variance", "statistics"]
+
+
+def median_variance(ring: Tensor) -> Tensor:
+    """`inverse_root_variance` of a window, alone: what the default criterion needs.
+
+    Shape: ring [samples, tensors, coordinates], float32; result [].
+    """
+    return _variances(ring).nanmedian()
+
+
+def _variances(ring: Tensor) -> Tensor:
+    """Of each coordinate's inverse root over the window, relative to its mean."""
+    inverse_root = ring.rsqrt()
+    # Where a v is 0, its inverse root and their mean are inf, and the ratio nan.
+    # (var(0) would take many times as long, and new memory at each step twice.)
+    deviation = inverse_root.div_(inverse_root.mean(0)).sub_(1.0)
+    return deviation.square_().mean(0)
 
 
 def statistics(
@@ -22,7 +39,6 @@ def statistics(
     *,
     window: int,
     newest: int = -1,
-    in_full: bool = True,
 ) -> Tensor:
     """What a window of samples says, as one vector.
 
@@ -37,7 +53,6 @@ def statistics(
         momentum: The bias-corrected momentum at the newest sample.
         window: Samples in a full window; `ring` may hold fewer.
         newest: Where the newest sample is, if not last; the oldest comes after it.
-        in_full: Whether all are needed, or the first only; then the others are nan.
 
     Returns:
         `inverse_root_variance`, `norm_ratio` and `update_rms`, then the `drifts`,
@@ -52,14 +67,9 @@ def statistics(
         tensor([ 0.1111,  4.0000,  0.5000, -1.3863])
     """
     unknown = ring.new_full((1,), math.nan)
-    inverse_root = ring.rsqrt()
-    # Where a v is 0, its inverse root and their mean are inf, and the ratio nan.
-    # (var(0) would take many times as long.)
-    variance = (inverse_root / inverse_root.mean(0) - 1.0).square().mean(0)
+    variance = _variances(ring)
     is_full = 1 < len(ring) >= window
     median = variance.nanmedian().reshape(1) if is_full else unknown
-    if not in_full:
-        return torch.cat([median, unknown.expand(2 + ring.shape[1])])
     kept = variance >= 0.0
     if newest in (-1, len(ring) - 1):
         ends, old, new = ring[:: max(len(ring) - 1, 1)], 0, -1

@@ -1,8 +1,9 @@
 """A few coordinates of a tensor, always the same ones, however it is laid out.
 
-The coordinates are those of the whole tensor: 4 chunks of 16, or all of a small one.
-Of a DTensor every rank sees those that it owns, and zeros for the rest, so that the sum
-over the ranks is the sample of the whole.
+The coordinates are those of the whole tensor: up to 4 chunks of 16, or all of a small
+one. Of many tensors fewer are taken of each: 4096 in all tell as much, and every chunk
+costs a cache miss. Of a DTensor every rank sees those that it owns, and zeros for the
+rest, so that the sum over the ranks is the sample of the whole.
 """
 
 from __future__ import annotations
@@ -16,48 +17,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["COORDINATES", "Row", "is_counted_here", "mesh_of", "row", "sampler"]
+__all__ = ["coordinates", "is_counted_here", "mesh_of", "sampler"]
 
-CHUNKS, CHUNK = 4, 16
-COORDINATES = CHUNKS * CHUNK
-
-Row = list[Tensor]
-"""Views of one tensor that hold its sample, filled up with zeros to 64 elements."""
+CHUNK = 16
 
 
-def row(values: Tensor | None, device: torch.device) -> Row:
-    """Where the sample of a tensor lies in memory, now; no element is read."""
-    if values is None:
-        return [torch.zeros(COORDINATES, device=device)]
-    if values.is_complex():
-        values = torch.view_as_real(values)
-    runs: Iterator[tuple[int | None, int]]
-    if mesh_of(values) is not None:
-        runs, local = _owned_runs(values), values.to_local()  # type: ignore[attr-defined]
-    else:
-        runs, local = ((start, size) for start, size in _chunks(values.numel())), values
-    flat = _in_memory_order(local)
-    pieces = [
-        flat.new_zeros(size) if start is None else flat[start : start + size]
-        for start, size in runs
-    ]
-    filler = COORDINATES - sum(map(len, pieces))
-    return [*pieces, flat.new_zeros(filler)] if filler else pieces
+def coordinates(tensors: int) -> int:
+    """How many of each tensor: 64, or fewer of more than 64 tensors, at least 16."""
+    return CHUNK * min(4, max(1, 256 // max(tensors, 1)))
 
 
-def sampler(rows: Sequence[Row], device: torch.device) -> Callable[[], Tensor]:
-    """Returns what gathers the samples as they are when it is called.
+def sampler(
+    tensors: Sequence[Tensor | None], count: int, device: torch.device
+) -> Callable[[], Tensor]:
+    """Returns what gathers a sample of each tensor, as it is when it is called.
 
-    It gives a new float32 tensor of shape [rows, 64].
+    It gives a new float32 tensor of shape [tensors, count], filled up with zeros.
     """
-    shape = len(rows), COORDINATES
-    if not rows:  # of a rank that holds nothing
-        return lambda: torch.empty(shape, device=device)
+    if not tensors:  # of a rank that holds nothing
+        return lambda: torch.empty((0, count), device=device)
+    rows = [_views(values, count, device) for values in tensors]
     pieces = [piece for row in rows for piece in row]
-    if all(piece.device == device for piece in pieces):
-        return lambda: torch.cat(pieces).float().view(shape)
-    # Of a model that is spread over several devices.
-    return lambda: torch.cat([torch.cat(row).to(device) for row in rows]).view(shape)
+    is_near = all(piece.device == device for piece in pieces)
+
+    def sample() -> Tensor:
+        # A model may be spread over several devices.
+        parts = pieces if is_near else [torch.cat(row).to(device) for row in rows]
+        return torch.cat(parts).float().view(-1, count)
+
+    return sample
 
 
 def mesh_of(values: Any) -> Any:
@@ -79,11 +67,35 @@ def is_counted_here(values: Any, whole: Any) -> bool:
     return bool((held_by == first).any())
 
 
-def _chunks(size: int) -> list[tuple[int, int]]:
+def _views(values: Tensor | None, count: int, device: torch.device) -> list[Tensor]:
+    """Its sample, where it lies in memory now, and zeros that fill it up."""
+    if values is None:
+        return [torch.zeros(count, device=device)]
+    if values.is_complex():
+        values = torch.view_as_real(values)
+    runs: Iterator[tuple[int | None, int]]
+    if mesh_of(values) is not None:
+        runs, local = _owned_runs(values, count), values.to_local()  # type: ignore[attr-defined]
+    else:
+        chunks = _chunks(values.numel(), count)
+        runs, local = ((start, size) for start, size in chunks), values
+    flat = _in_memory_order(local)
+    pieces = [
+        flat.new_zeros(size) if start is None else flat[start : start + size]
+        for start, size in runs
+    ]
+    filler = count - sum(map(len, pieces))
+    return [*pieces, flat.new_zeros(filler)] if filler else pieces
+
+
+def _chunks(size: int, count: int) -> list[tuple[int, int]]:
     """(start, length) of the chunks in a tensor of so many elements."""
-    if size <= COORDINATES:
+    if size <= count:
         return [(0, size)] if size else []
-    return [(c * (size - CHUNK) // (CHUNKS - 1), CHUNK) for c in range(CHUNKS)]
+    last, chunks = size - CHUNK, count // CHUNK
+    if chunks == 1:
+        return [(last // 2, CHUNK)]
+    return [(c * last // (chunks - 1), CHUNK) for c in range(chunks)]
 
 
 def _in_memory_order(values: Tensor) -> Tensor:
@@ -93,7 +105,7 @@ def _in_memory_order(values: Tensor) -> Tensor:
     return values.detach().as_strided((values.numel(),), (1,))
 
 
-def _owned_runs(values: Any) -> Iterator[tuple[int | None, int]]:
+def _owned_runs(values: Any, count: int) -> Iterator[tuple[int | None, int]]:
     """(local start or None, length) of the chunks of a DTensor, on this rank.
 
     Of replicas only the first owns anything, lest the sum counts it more than once.
@@ -116,7 +128,7 @@ def _owned_runs(values: Any) -> Iterator[tuple[int | None, int]]:
             here = here * size[axis] + place
         return here
 
-    for start, length in _chunks(values.numel()):
+    for start, length in _chunks(values.numel(), count):
         places = enumerate(map(local, range(start, start + length)))
         for _, run in groupby(
             places, lambda each: None if each[1] is None else each[1] - each[0]

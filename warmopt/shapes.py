@@ -94,7 +94,7 @@ def staircase(
 def cosine(update: float, steps: float, start: float = 0.0) -> float:
     r"""Half a cosine wave: flat at both ends, steepest in the middle.
 
-    .. math:: f(t) = s + (1 - s)\, \tfrac12 (1 - \cos(\pi t / n))
+    .. math:: f(t) = s + (1 - s)\, \tfrac{1}{2} (1 - \cos(\pi t / n))
 
     Example:
         >>> [round(cosine(t, 4), 3) for t in (1, 2, 3, 4)]

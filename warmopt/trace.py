@@ -20,10 +20,11 @@ class Trace:
         pools: For each pool of param groups, by the index of its first group, what a
             replay must know: `steps` and `last` (updates), `on_settled`, `fast`,
             `every`, and from which state the record goes on: `updates`, `fast_done`,
-            `settled`.
+            `settled`. And `criterion`, in words, if one acts.
         rows: One dict per reading, in order: `pool`; `update`, after which the sample
             was taken, and `judged_after`, after which it was judged (both count from
-            1); `factor` of the update after that; `settled`, the verdict (None where
+            1); `lr`, the base LR of the first group then (None where it is a tensor);
+            `factor` of the update after that; `settled`, the verdict (None where
             nothing acts); `watched`, the verdict of each watching criterion by its
             name; and the `Reading`, entry by entry. Made for `pandas.DataFrame(rows)`.
     """

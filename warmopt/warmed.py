@@ -17,10 +17,10 @@ from warmopt.adaptive import Criterion
 from warmopt.clock import DONE, FAST, SETTLED, UPDATES, Clock
 from warmopt.compiling import eagerly, in_compiled_region, stay_untraced
 from warmopt.couplings import check_coupling
-from warmopt.group_lr import Group, Scaled, momentum_key, restore
+from warmopt.group_lr import Group, Scaled, momentum_key
 from warmopt.loading import Watch, checked_and_completed
 from warmopt.on_device import HostCopy, is_capturing
-from warmopt.plan import Plan
+from warmopt.plan import Plan, restore
 from warmopt.pool import Pool
 from warmopt.schedule import ModeLike, Schedule
 from warmopt.second_moments import check_has_second_moment
@@ -47,8 +47,8 @@ class _Memo:
         self.pools: list[Pool] = []  # of groups whose second moment is read
         self.last: Scaled = []  # of the last step, for get_last_lr
         self.found_inf: Tensor | None = None  # what a GradScaler has set
-        # Groups of the last step that count, if what is on its way to the host is 0.
-        self.uncounted: tuple[HostCopy, list[Group]] | None = None
+        # The last step, which counts if what is on its way to the host is 0.
+        self.uncounted: tuple[HostCopy, Scaled] | None = None
 
 
 class Warmed(Optimizer):
@@ -216,25 +216,31 @@ class Warmed(Optimizer):
             if any(plan.hooks):
                 result = self._step_inside_hooks(run, args, kwargs, scaled)
             else:
-                self._scale_groups(scaled)
+                if not plan.scale(wrapped.param_groups, scaled):
+                    self._scale_anew(scaled)
                 result = run(*args, **kwargs)
-        finally:
+        except BaseException:
             restore(scaled)
-        waiting = memo.plan.count(memo.last, memo.found_inf)
-        if waiting or memo.plan.ends or memo.plan.is_watched:
-            self._after_count(waiting)
+            raise
+        plan, found_inf = memo.plan, memo.found_inf
+        restore(scaled, found_inf is None)
+        if plan.ends or plan.is_watched or found_inf is not None:
+            self._after_step()
         return result
 
     # The wrapped step is hooked and profiled already; schedulers need not patch ours.
     step.hooked = True  # type: ignore[attr-defined]
     step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
 
-    def _scale_groups(self, scaled: Scaled) -> None:
-        plan = self._memo.plan
-        if not (plan.fits(self.wrapped.param_groups) and plan.scale(scaled)):
-            restore(scaled)
-            scaled.clear()
-            self._enrol_groups().scale(scaled)
+    def _scale(self, scaled: Scaled) -> None:
+        if not self._memo.plan.scale(self.wrapped.param_groups, scaled):
+            self._scale_anew(scaled)
+
+    def _scale_anew(self, scaled: Scaled) -> None:
+        """Scales by a new plan, where the last one no longer holds."""
+        restore(scaled)
+        scaled.clear()
+        self._enrol_groups().scale(self.wrapped.param_groups, scaled)
 
     def _step_inside_hooks(
         self,
@@ -254,13 +260,13 @@ class Warmed(Optimizer):
             nonlocal depth
             depth += 1
             if depth == 1:
-                self._scale_groups(scaled)
+                self._scale(scaled)
 
         def leave(*_: Any) -> None:
             nonlocal depth
             depth -= 1
             if depth == 0:
-                restore(scaled)
+                restore(scaled, counts=self._memo.found_inf is None)
                 self._memo.last = scaled[:]
                 scaled.clear()
 
@@ -295,16 +301,17 @@ class Warmed(Optimizer):
             restore(scaled)
             scaled.clear()
             loss = closure(*args, **kwargs)
-            self._scale_groups(scaled)
+            self._scale(scaled)
             return loss
 
         return at_base_lr
 
-    def _after_count(self, waiting: list[Group]) -> None:
+    def _after_step(self) -> None:
         """What there is to do after a step but seldom, or in adaptive mode."""
-        memo, plan = self._memo, self._memo.plan
-        if waiting and memo.found_inf is not None:
-            memo.uncounted = HostCopy(memo.found_inf), waiting
+        memo, plan, found_inf = self._memo, self._memo.plan, self._memo.found_inf
+        plan.count_tensors(found_inf)
+        if found_inf is not None and plan.floats:
+            memo.uncounted = HostCopy(found_inf), memo.last
             if any(pool.is_collective for pool in memo.pools):
                 self._settle()  # now, with the other ranks: whoever asks may be alone
         elif not self._is_capturing():
@@ -319,11 +326,12 @@ class Warmed(Optimizer):
     def _settle(self) -> None:
         """Brings into the groups what only the device knew."""
         if self._memo.uncounted is not None:
-            found_inf, moved = self._memo.uncounted
+            found_inf, scaled = self._memo.uncounted
             self._memo.uncounted = None
             if not found_inf.numbers():
-                for group in moved:
-                    group[UPDATES] += 1
+                for group, *_, update in scaled:
+                    if update:
+                        group[UPDATES] = update
                 for pool in self._memo.pools:
                     pool.after_update()
         self._enrol_groups()
@@ -341,10 +349,10 @@ class Warmed(Optimizer):
             )
         plan = self._memo.plan
         frozen = None if self._momentum_start is None else "momentum_start"
-        if not plan.fits(self.wrapped.param_groups):
+        if len(self.wrapped.param_groups) != len(plan.groups):
             frozen = "a param group that was never stepped"
-        for group, _ in plan.floats:
-            frozen = f"lr={group['lr']!r}"
+        for _, groups in plan.floats:
+            frozen = f"lr={groups[0]['lr']!r}"
         for group, ramp in plan.tensors:
             device = getattr(ramp.table, "device", None)
             if any(param.device != device for param in group["params"]):
@@ -453,7 +461,7 @@ class Warmed(Optimizer):
 
     @property
     def done_reason(self) -> str | None:
-        """Why the warmup ended: "settled", early, or "cap"; None while it goes on."""
+        """Why the warmup ended, "settled" (early) or "cap"; None while it goes on."""
         if not self.done:
             return None
         early = any(group.get(FAST) for group in self.wrapped.param_groups)
