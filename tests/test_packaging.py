@@ -83,7 +83,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 def test_the_wheel_runs_the_first_example_and_imports_all(
     python: Path, tmp_path: Path
 ) -> None:
-    first = blocks("README.md")[0]
+    first = blocks((ROOT / "README.md").read_text())[0]
     modules = [f"import {name}" for name in MODULES]  # those of frameworks too
     code = "\n".join([first, *modules, "print(warmopt.__file__)"])
     printed, file = run(python, "-W", "error", "-c", code, cwd=tmp_path).splitlines()
