@@ -170,7 +170,7 @@ def test_replay_needs_a_trace(tmp_path: Path) -> None:
 
 
 def test_a_trace_is_drawn(trace: Path) -> None:
-    assert size(trace.with_name("run.png")) == (1080, 742)
+    assert size(trace.with_name("run.png")) == (1080, 994)
 
 
 def texts(trace: Trace, path: Path) -> list[str]:
@@ -182,16 +182,16 @@ def texts(trace: Trace, path: Path) -> list[str]:
 def test_the_picture_of_a_trace_names_what_it_shows(trace: Path) -> None:
     drawn, picture = Trace.load(trace), trace.with_suffix(".svg")
     shown = texts(drawn, picture)
-    for text in ("factor", "variance of 1/√v", "settled", "Drift"):
+    for text in ("factor", "effective LR", "variance of 1/√v", "settled", "Drift"):
         assert text in shown
-    assert "Warmup of at most 90 updates, read every 5" in shown
-    assert "effective LR" not in shown  # which the trace may not know
-    for row in drawn:
-        row["lr"] = 1e-3
-        row["watched"] = {"Drift(tol=0.1)": True, "Drift(tol=0.2)": False}
-    drawn.pools[0]["criterion"] = repr(InverseRootVariance())
-    shown = texts(drawn, picture)
-    for text in ("effective LR", "0.02", "(tol=0.1)", "(tol=0.2)"):
-        assert text in shown
+    assert "0.02" in shown  # the threshold
     assert "InverseRootVariance (acts)" in shown
+    assert "Warmup of at most 90 updates, read every 5" in shown
+    for row in drawn:
+        row["lr"] = None  # a tensor
+        row["watched"] = {"Drift(tol=0.1)": True, "Drift(tol=0.2)": False}
+    shown = texts(drawn, picture)
+    for text in ("(tol=0.1)", "(tol=0.2)"):
+        assert text in shown
+    assert "effective LR" not in shown
     assert texts(Trace(), picture)

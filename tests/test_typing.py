@@ -11,7 +11,7 @@ from typing import get_args
 
 import pytest
 
-from tests.test_docs import blocks
+from tests.test_docs import programs
 from warmopt.schedule import ModeName
 from warmopt.shapes import MODES
 
@@ -31,8 +31,9 @@ callbacks = [EffectiveLRMonitor(), EffectiveLRCallback()]
 def readme(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its examples as one program, as test_docs runs them."""
     file = tmp_path_factory.mktemp("typing") / "readme.py"
+    [code] = [each.values[0] for each in programs() if each.id.startswith("README.md")]
     # The same name stands for another scheduler in the next example.
-    file.write_text("\n".join(["# mypy: allow-redefinition", *blocks("README.md")]))
+    file.write_text(f"# mypy: allow-redefinition\n{code}")
     return file
 
 
