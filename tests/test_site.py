@@ -106,7 +106,7 @@ def test_every_public_name_has_a_place_in_the_reference(
     pages: dict[Path, Page],
 ) -> None:
     ids = {each for page in pages.values() for each in page.ids}
-    types = {"Criterion", "Mode", "Shape"}
+    types = {"Criterion", "FixedMode", "Mode", "Shape"}
     for module in (warmopt, warmopt.shapes, warmopt.criteria):
         for name in {*module.__all__} - types - {"__version__"}:
             assert f"{module.__name__}.{name}" in ids, name
