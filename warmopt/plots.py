@@ -91,20 +91,10 @@ def save_trace(
             right = {"transform": variance.get_yaxis_transform(), "va": "center"}
             variance.text(1.01, threshold, f"{threshold:g}", **right)
 
-    _dress(verdicts, "")
-    verdicts.set_title("settled", loc="left", fontsize="medium")
-    for height, (_, settled) in enumerate(judges):
-        for verdict, color in ((False, "0.85"), (True, f"C{height}")):
-            when = [t for t, yes in zip(at, settled, strict=True) if yes == verdict]
-            marks = {"color": color, "markersize": 11, "markeredgewidth": 1.6}
-            verdicts.plot(when, [height] * len(when), "|", **marks)
     names = _short([name for name, _ in judges])
     if is_adaptive:
         names[0] += " (acts)"
-    verdicts.set_yticks(range(len(names)), names)
-    verdicts.set_ylim(max(len(names), 1) - 0.5, -0.5)
-    verdicts.set_xlabel("update")
-    verdicts.set_xlim(left=0)
+    _draw_verdicts(verdicts, at, names, [verdict for _, verdict in judges])
     for begin, end, settled in zip(at, [*at[1:], *then[-1:]], acting, strict=True):
         if settled:
             for axis in axes:
@@ -113,6 +103,23 @@ def save_trace(
     steps, every = known.get("steps", "?"), known.get("every", "?")
     figure.suptitle(f"Warmup of {most}{steps} updates, read every {every}")
     figure.savefig(path, dpi=120)
+
+
+def _draw_verdicts(
+    axis: Any, at: list[int], names: list[str], judged: list[list[bool]]
+) -> None:
+    """A line of ticks for each criterion: one a reading, grey where not settled."""
+    _dress(axis, "")
+    axis.set_title("settled", loc="left", fontsize="medium")
+    for height, settled in enumerate(judged):
+        for verdict, color in ((False, "0.85"), (True, f"C{height}")):
+            when = [t for t, yes in zip(at, settled, strict=True) if yes == verdict]
+            marks = {"color": color, "markersize": 11, "markeredgewidth": 1.6}
+            axis.plot(when, [height] * len(when), "|", **marks)
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(max(len(names), 1) - 0.5, -0.5)
+    axis.set_xlabel("update")
+    axis.set_xlim(left=0)
 
 
 def _short(names: list[str]) -> list[str]:
