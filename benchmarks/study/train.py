@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from benchmarks.study.data import Data
 from benchmarks.study.tasks import TASKS, Task
-from benchmarks.study.warmups import WARMUPS, Cell, Settings, factors
+from benchmarks.study.warmups import WARMUPS, Facts, Settings, factors
 from warmopt import Adaptive, Warmed
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -45,15 +45,15 @@ def train(
     torch.manual_seed(run["seed"])
     model = task.model(data).to(device)
     bare = optimizer_of(run, task, model)
-    cell = cell_of(run, bare)
-    optimizer, criterion = warmed(run, bare, cell)
+    facts = facts_of(run, bare)
+    optimizer, criterion = warmed(run, bare, facts)
     told = getattr(criterion, "losses", None)
     scheduler = LambdaLR(optimizer, lambda done: task.decay(done, updates))
     paces = [Pace(group) for group in optimizer.param_groups]
     gap = max(1, updates // 100)
     read_at = {updates - i * gap for i in range(run["evaluations"])}
     initial, evaluations = evaluate(model, data, device)[0], []
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     for update in range(1, updates + 1):
         done = (update - 1) / updates
         task.before(model, done)
@@ -77,9 +77,10 @@ def train(
         "accuracy": round(evaluations[-1][1], 5),
         "initial": rounded(initial),
         "chance": rounded(math.log(data.classes)),
-        "groups": [pace.told(run, cell) for pace in paces],
+        "groups": [pace.told(run, facts) for pace in paces],
         "done_reason": optimizer.done_reason,
         "seconds": round(time.perf_counter() - began, 2),
+        "cpu_seconds": round(time.process_time() - used, 2),
     }
 
 
@@ -94,17 +95,17 @@ def optimizer_of(run: Settings, task: Task, model: nn.Module) -> torch.optim.Opt
     return OPTIMIZERS[run["optimizer"]](groups, **options)
 
 
-def cell_of(run: Settings, bare: torch.optim.Optimizer) -> Cell:
+def facts_of(run: Settings, bare: torch.optim.Optimizer) -> Facts:
     beta2 = bare.defaults.get("alpha") or bare.defaults["betas"][1]
-    return Cell(beta2, run["updates"])
+    return Facts(beta2, run["updates"])
 
 
 def warmed(
-    run: Settings, bare: torch.optim.Optimizer, cell: Cell
+    run: Settings, bare: torch.optim.Optimizer, facts: Facts
 ) -> tuple[Warmed, object]:
     """The optimizer, and the criterion where there is one."""
     options = dict(run["warmup"])
-    built = WARMUPS[options.pop("kind")](cell, **options)
+    built = WARMUPS[options.pop("kind")](facts, **options)
     steps = built.get("steps")
     if isinstance(steps, list):
         for group, own in zip(bare.param_groups, steps, strict=True):
@@ -138,7 +139,7 @@ class Pace:
         if self.group["warmup_done"]:
             self.length = updates
 
-    def told(self, run: Settings, cell: Cell) -> dict[str, Any]:
+    def told(self, run: Settings, facts: Facts) -> dict[str, Any]:
         """Its length in updates, None if it did not end; and of an adaptive one more.
 
         `spans` are the updates at the fast pace, `shortfall` the sum of 1 - factor.
@@ -146,7 +147,7 @@ class Pace:
         if run["warmup"]["kind"] != "adaptive":
             return {"length": self.length}
         count = self.group["warmup_updates"] if self.length is None else self.length
-        own = factors(cell, run["warmup"], self.spans, count)
+        own = factors(facts, run["warmup"], self.spans, count)
         return {
             "length": self.length,
             "spans": self.spans,

@@ -1,6 +1,6 @@
 """The warmups that are compared, and the controls that follow from an adaptive run.
 
-Each is a function of the `Cell` and of its options, and returns arguments of `Warmed`.
+Each is a function of the `Facts` and of its options, and returns arguments of `Warmed`.
 To add one, add it to `WARMUPS`: a config can then name it as `kind`, and its
 parameters as options.
 """
@@ -20,46 +20,46 @@ Spans = list[list[int]]  # first and last update of each stretch at the fast pac
 PerGroup = int | list[int]  # one for all param groups, or one for each
 
 
-class Cell(NamedTuple):
+class Facts(NamedTuple):
     """What a warmup may depend on."""
 
     beta2: float
     updates: int
 
 
-def linear(cell: Cell, steps: PerGroup) -> dict[str, Any]:
+def linear(facts: Facts, steps: PerGroup) -> dict[str, Any]:
     """No warmup is 0 steps."""
     return {"steps": steps}
 
 
-def untuned(cell: Cell, mode: str) -> dict[str, Any]:
+def untuned(facts: Facts, mode: str) -> dict[str, Any]:
     """`untuned_linear`, `untuned_exponential` or `radam`."""
     return {"mode": mode}
 
 
-def gi(cell: Cell) -> dict[str, Any]:
+def gi(facts: Facts) -> dict[str, Any]:
     """What GI-Adam's first second moment amounts to (Kalra & Barkeshli, 2024)."""
-    end = math.ceil(math.log(1e-6) / math.log(cell.beta2))
+    end = math.ceil(math.log(1e-6) / math.log(facts.beta2))
 
     def root(update: float, steps: float) -> float:
-        return math.sqrt(1.0 - cell.beta2**update)
+        return math.sqrt(1.0 - facts.beta2**update)
 
     return {"mode": root, "steps": end}
 
 
-def adam_first(cell: Cell, updates: int = 4) -> dict[str, Any]:
+def adam_first(facts: Facts, updates: int = 4) -> dict[str, Any]:
     """Plain Adam for some updates, then RAdam (Liu et al., 2020, table 3)."""
 
     def late(update: float, steps: float) -> float:
         if update <= updates:
             return 1.0
-        return rectified(update - updates, 2.0 / (1.0 - cell.beta2))
+        return rectified(update - updates, 2.0 / (1.0 - facts.beta2))
 
-    return {"mode": late, "steps": cell.updates}
+    return {"mode": late, "steps": facts.updates}
 
 
 def adaptive(
-    cell: Cell,
+    facts: Facts,
     steps: int | None = None,
     criterion: str = "inverse_root_variance",
     constants: dict[str, float] | None = None,
@@ -81,25 +81,25 @@ def adaptive(
     return {"mode": mode, "steps": steps}
 
 
-def area(cell: Cell, shortfall: float | list[float]) -> dict[str, Any]:
+def area(facts: Facts, shortfall: float | list[float]) -> dict[str, Any]:
     """A straight ramp whose factors fall short of 1 by so much in sum."""
     every = shortfall if isinstance(shortfall, list) else [shortfall]
     return tabled([ramp_of(each) for each in every])
 
 
 def replay(
-    cell: Cell, spans: list[Spans], of: Settings, lengths: list[int]
+    facts: Facts, spans: list[Spans], of: Settings, lengths: list[int]
 ) -> dict[str, Any]:
     """The factors of an adaptive run, one by one, whatever happens now.
 
     Args:
-        cell: That of the run.
+        facts: Those of the run.
         spans: For each param group, when it ran at the fast pace.
         of: The settings of its warmup.
         lengths: For each param group, how many of its updates were below 1.
     """
     return tabled(
-        [factors(cell, of, own, n) for own, n in zip(spans, lengths, strict=True)]
+        [factors(facts, of, own, n) for own, n in zip(spans, lengths, strict=True)]
     )
 
 
@@ -136,11 +136,11 @@ def controls(row: dict[str, Any]) -> dict[str, Settings]:
     }
 
 
-def factors(cell: Cell, of: Settings, spans: Spans, count: int) -> list[float]:
+def factors(facts: Facts, of: Settings, spans: Spans, count: int) -> list[float]:
     """Factors of the first updates of an adaptive run, from when it was fast."""
     options = {name: value for name, value in of.items() if name != "kind"}
-    built = adaptive(cell, **options)
-    mode, steps = built["mode"], built["steps"] or round(2.0 / (1.0 - cell.beta2))
+    built = adaptive(facts, **options)
+    mode, steps = built["mode"], built["steps"] or round(2.0 / (1.0 - facts.beta2))
     shape = MODES[mode.shape].shape
     last, fast, found = last_update(shape, steps), 0, []
     for update in range(1, count + 1):

@@ -1,0 +1,73 @@
+"""Renders results into a page: what stands between its markers is made anew.
+
+The markers are `<!-- table: NAME -->` and `<!-- figure: NAME -->`, up to
+`<!-- end -->`; all else on the page is written by hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.study.config import Config
+from benchmarks.study.store import Row, read
+
+MARKED = re.compile(r"(<!-- (table|figure): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+class Results(NamedTuple):
+    """A study, and what there is of it."""
+
+    study: Config
+    machine: Row
+    rows: list[Row]
+
+
+def results_of(study: Config, path: Path) -> Results:
+    if not path.exists():
+        return Results(study, {"machine": {}}, [])
+    return Results(study, *read(path))
+
+
+def rendered(text: str, results: Results, folder: Path | None) -> str:
+    """The page with every table made anew, and the figures too if there is a folder."""
+    from benchmarks.study import figures, short, tables
+
+    def made(match: re.Match[str]) -> str:
+        head, kind, name, end = match.groups()
+        if kind == "figure":
+            file = f"study-{results.study.name}-{name}.png"
+            draw = getattr(figures, name)
+            if folder is not None:
+                draw(results, folder / file)
+            return f"{head}\n![{draw.__doc__}]({file})\n\n{end}"
+        source = short if hasattr(short, f"{name}_table") else tables
+        table = getattr(source, f"{name}_table", None) or getattr(source, name)
+        return f"{head}\n{table(results)}\n{end}"
+
+    return MARKED.sub(made, text)
+
+
+def write(study: Config, path: Path) -> None:
+    """Makes the page of a study, or fills it."""
+    page = study.page
+    if not page.exists():
+        page.parent.mkdir(parents=True, exist_ok=True)
+        marks = ("table: state", "table: regret", "table: wrong_length")
+        marks += ("table: controls", "table: chosen", "figure: by_lr", "figure: misset")
+        page.write_text(
+            f"# {study.name}\n\n"
+            + "\n".join(f"<!-- {mark} -->\n<!-- end -->\n" for mark in marks),
+            encoding="utf-8",
+        )
+    text = rendered(page.read_text(encoding="utf-8"), results_of(study, path), page.parent)
+    page.write_text(text, encoding="utf-8")
+    print(f"{page.name} is written")
+
+
+def grid(head: list[str], lines: Iterable[list[str]]) -> str:
+    """A table in Markdown."""
+    rows = [head, ["---"] * len(head), *lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
