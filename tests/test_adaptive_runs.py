@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-
-from benchmarks import adaptive_tables as tables
 from benchmarks.adaptive_runs import SEEDS, fill, grid, run
 from benchmarks.adaptive_tables import ADAPTIVE, Cell, Group, Warmup
 from benchmarks.adaptive_tasks import TASKS
+
+from benchmarks import adaptive_tables as tables
 
 RECORD = Path(__file__).parent.parent / "benchmarks" / "results" / "adaptive-runs.jsonl"
 

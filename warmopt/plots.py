@@ -8,26 +8,26 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Curve", "curve_in_terminal", "save_curves", "save_trace"]
+__all__ = ["Curve", "curve_in_terminal", "panels", "save_curves", "save_trace"]
 
 Curve = tuple[str, Sequence[float]]
 """A label, and the value at each update, the first of which is 1."""
 
 
 def save_curves(
-    path: Path, panels: Sequence[tuple[str, Sequence[Curve]]], title: str
+    path: Path, parts: Sequence[tuple[str, Sequence[Curve]]], title: str
 ) -> None:
     """Saves panels that share their x axis, the updates, as one picture.
 
     Args:
         path: File to write; its suffix says the format.
-        panels: For each panel, from left to right, its y label and its curves. A
+        parts: For each panel, from left to right, its y label and its curves. A
             curve keeps its colour through the panels.
         title: Title of the whole picture.
     """
-    figure, axes = _panels([label for label, _ in panels], title)
+    figure, axes = panels([label for label, _ in parts], title)
     named: list[str] = []
-    for axis, (_, curves) in reversed(list(zip(axes, panels, strict=True))):
+    for axis, (_, curves) in reversed(list(zip(axes, parts, strict=True))):
         for name, values in curves:
             axis.plot(range(1, len(values) + 1), values, label=name, linewidth=1.8)
         names = [name for name, _ in curves]
@@ -44,7 +44,7 @@ def save_trace(path: str | PathLike[str], rows: Sequence[dict[str, Any]]) -> Non
     the acting criterion found it settled; when each criterion would have said so.
     """
     labels = ["factor", "variance of 1/√v in the window", "settled"]
-    figure, (factor, variance, verdicts) = _panels(labels, "Readings of a warmup")
+    figure, (factor, variance, verdicts) = panels(labels, "Readings of a warmup")
     at = [row["judged_after"] for row in rows]
     factor.plot(at, [row["factor"] for row in rows], linewidth=1.8)
     read = [row["update"] for row in rows]
@@ -67,14 +67,21 @@ def save_trace(path: str | PathLike[str], rows: Sequence[dict[str, Any]]) -> Non
     figure.savefig(path, dpi=120)
 
 
-def _panels(labels: Sequence[str], title: str) -> tuple[Any, list[Any]]:
-    """A figure of panels side by side over the updates, and their axes."""
+def panels(
+    labels: Sequence[str], title: str, across: str = "update", columns: int = 3
+) -> tuple[Any, list[Any]]:
+    """A figure of panels side by side, so many in a row, and their axes."""
     from matplotlib.figure import Figure  # needs no display
 
-    figure = Figure(figsize=(6.0 * len(labels), 4.2), layout="constrained")
-    axes = list(figure.subplots(1, len(labels), squeeze=False)[0])
+    columns = min(columns, len(labels))
+    rows = -(-len(labels) // columns)
+    figure = Figure(figsize=(6.0 * columns, 4.2 * rows), layout="constrained")
+    every = list(figure.subplots(rows, columns, squeeze=False).flat)
+    axes, unused = every[: len(labels)], every[len(labels) :]
+    for axis in unused:
+        axis.remove()
     for axis, label in zip(axes, labels, strict=True):
-        axis.set_xlabel("update")
+        axis.set_xlabel(across)
         axis.set_ylabel(label)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)

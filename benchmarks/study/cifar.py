@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -106,7 +107,7 @@ class WideBlock(nn.Module):
 def stages(block: type[nn.Module], each: int, widths: list[int]) -> nn.Module:
     """Three stages of `each` blocks; the second and third halve the image."""
     layers = []
-    for stage, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+    for stage, (inputs, outputs) in enumerate(pairwise(widths)):
         for i in range(each):
             stride = 2 if stage and not i else 1
             layers.append(block(outputs if i else inputs, outputs, stride))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import tomllib
 
 from benchmarks.study.rules import RULES
 from benchmarks.study.store import key_of
@@ -140,7 +141,9 @@ def runs(
                     **{"task": task, "optimizer": optimizer, "beta2": beta2, "lr": lr},
                     **{"updates": grid["updates"], "seed": seed, "code": CODE},
                     "evaluations": grid.get("evaluations", 1),
-                    "warmup": {**warmup, "steps": steps} if "steps" in warmup else warmup,
+                    "warmup": {**warmup, "steps": steps}
+                    if "steps" in warmup
+                    else warmup,
                 },
                 controls,
                 next_seed,

@@ -18,6 +18,14 @@ MOST = 0.3  # of a run: the longest fixed warmup that may count as the best one
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
+class Results(NamedTuple):
+    """A study, and what there is of it."""
+
+    study: Config
+    machine: Row
+    rows: list[Row]
+
+
 class Cell(NamedTuple):
     """Where warmups are compared."""
 
@@ -119,9 +127,9 @@ def fails(row: Row) -> bool:
     return bool(row.get("error")) or row["failed"]
 
 
-def grouped(study: Config, rows: list[Row]) -> list[Group]:
+def grouped(results: Results) -> list[Group]:
     """The results of the planned runs and of the controls that follow from them."""
-    by_key = {key_of(row): row for row in rows}
+    study, by_key = results.study, {key_of(row): row for row in results.rows}
     groups: dict[Cell, Group] = {}
 
     def add(planned: Planned, name: str) -> Row | None:
@@ -160,35 +168,36 @@ def margin(values: list[float]) -> float:
     return t * stdev(values) / math.sqrt(len(values))
 
 
-def over_seeds(values: Iterable[dict[int, float]]) -> list[float]:
-    """Means over cells for each seed that all have: only seeds are independent."""
+def means(values: Iterable[dict[int, float]]) -> dict[int, float]:
+    """Means over cells for each seed that all have."""
     found = [each for each in values if each]
-    if not found:
-        return []
-    seeds = sorted(set.intersection(*(set(each) for each in found)))
-    return [fmean(each[seed] for each in found) for seed in seeds]
+    seeds = set[int]().union(*found).intersection(*found)
+    return {seed: fmean(each[seed] for each in found) for seed in sorted(seeds)}
 
 
-def sensitivity(groups: list[Group], which: str) -> list[float]:
-    """By seed, of the groups of one LR ladder: Wortsman et al., 2023, section 2.
+def over_seeds(values: Iterable[dict[int, float]]) -> list[float]:
+    """These means: only seeds are independent, so an interval is over them."""
+    return list(means(values).values())
 
-    The mean over the LRs of min(final loss, loss at the start) less the lowest loss,
-    which is that of the best fixed length at the best LR.
+
+def sensitivity(ladder: list[Group], which: str) -> dict[int, float]:
+    """By seed, over the LRs of a ladder: Wortsman et al., 2023, section 2.
+
+    The mean of min(final loss, loss at the start) less the lowest loss, which is that
+    of the best fixed length at the best LR.
     """
     bests = [
-        fmean(group.losses(group.best).values())
-        for group in groups
-        if group.best and group.losses(group.best)
+        fmean(own.values())
+        for group in ladder
+        if (own := group.losses(group.best or ""))
     ]
-    if not bests:
-        return []
-    lowest = min(bests)
-    return over_seeds(
+    return means(
         {
-            seed: min(value, group.rows[which][seed]["initial"]) - lowest
+            seed: min(value, group.rows[which][seed]["initial"]) - min(bests)
             for seed, value in group.losses(which).items()
         }
-        for group in groups
+        for group in ladder
+        if bests
     )
 
 

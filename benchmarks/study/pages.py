@@ -7,22 +7,14 @@ The markers are `<!-- table: NAME -->` and `<!-- figure: NAME -->`, up to
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
+from benchmarks.study import figures, short, tables
 from benchmarks.study.config import Config
-from benchmarks.study.store import Row, read
+from benchmarks.study.measures import Results
+from benchmarks.study.store import read
 
 MARKED = re.compile(r"(<!-- (table|figure): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-
-
-class Results(NamedTuple):
-    """A study, and what there is of it."""
-
-    study: Config
-    machine: Row
-    rows: list[Row]
 
 
 def results_of(study: Config, path: Path) -> Results:
@@ -33,18 +25,16 @@ def results_of(study: Config, path: Path) -> Results:
 
 def rendered(text: str, results: Results, folder: Path | None) -> str:
     """The page with every table made anew, and the figures too if there is a folder."""
-    from benchmarks.study import figures, short, tables
 
     def made(match: re.Match[str]) -> str:
         head, kind, name, end = match.groups()
         if kind == "figure":
             file = f"study-{results.study.name}-{name}.png"
-            draw = getattr(figures, name)
+            draw = figures.FIGURES[name]
             if folder is not None:
                 draw(results, folder / file)
             return f"{head}\n![{draw.__doc__}]({file})\n\n{end}"
-        source = short if hasattr(short, f"{name}_table") else tables
-        table = getattr(source, f"{name}_table", None) or getattr(source, name)
+        table = (tables.TABLES | short.TABLES)[name]
         return f"{head}\n{table(results)}\n{end}"
 
     return MARKED.sub(made, text)
@@ -62,12 +52,8 @@ def write(study: Config, path: Path) -> None:
             + "\n".join(f"<!-- {mark} -->\n<!-- end -->\n" for mark in marks),
             encoding="utf-8",
         )
-    text = rendered(page.read_text(encoding="utf-8"), results_of(study, path), page.parent)
+    text = rendered(
+        page.read_text(encoding="utf-8"), results_of(study, path), page.parent
+    )
     page.write_text(text, encoding="utf-8")
     print(f"{page.name} is written")
-
-
-def grid(head: list[str], lines: Iterable[list[str]]) -> str:
-    """A table in Markdown."""
-    rows = [head, ["---"] * len(head), *lines]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)

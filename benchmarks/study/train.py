@@ -112,9 +112,7 @@ def warmed(
             group["warmup_steps"] = own
         built["steps"] = max(steps)
     mode = built.get("mode")
-    return Warmed(bare, **built), mode.criterion if isinstance(
-        mode, Adaptive
-    ) else None
+    return Warmed(bare, **built), mode.criterion if isinstance(mode, Adaptive) else None
 
 
 class Pace:

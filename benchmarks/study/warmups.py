@@ -122,18 +122,23 @@ def controls(row: dict[str, Any]) -> dict[str, Settings]:
 
     Empty if it did not reach its end within the run: there is nothing to match.
     """
-    groups = row["groups"]
-    if any(group["length"] is None for group in groups):
+    of, groups = row["warmup"], row["groups"]
+    lengths = [group["length"] for group in groups]
+    if None in lengths:
         return {}
-    length, spans, short = (
-        [group[name] for group in groups] for name in ("length", "spans", "shortfall")
-    )
-    of = {name: value for name, value in row["warmup"].items()}
-    return {
-        "length": {"kind": "linear", "steps": length if groups[1:] else length[0]},
-        "replay": {"kind": "replay", "spans": spans, "of": of, "lengths": length},
-        "area": {"kind": "area", "shortfall": short if groups[1:] else short[0]},
-    }
+    found = {"length": {"kind": "linear", "steps": lone(lengths)}}
+    if all("spans" in group for group in groups):
+        spans = [group["spans"] for group in groups]
+        short = [group["shortfall"] for group in groups]
+        replay = {"kind": "replay", "of": of, "spans": spans, "lengths": lengths}
+        area = {"kind": "area", "shortfall": lone(short)}
+        found |= {"replay": replay, "area": area}
+    return found
+
+
+def lone(values: list[Any]) -> Any:
+    """The value itself where there is one param group only."""
+    return values if values[1:] else values[0]
 
 
 def factors(facts: Facts, of: Settings, spans: Spans, count: int) -> list[float]:
