@@ -133,17 +133,13 @@ def runs(
         if not (beta2 is None or 0 < beta2 < 1):
             raise wrong(where + "beta2", beta2, "floats in (0, 1)")
         for warmup, controls in warmups[name]:
-            steps = warmup.get("steps", 0)
-            if isinstance(steps, float):  # a share of the run
-                steps = max(1, round(steps * grid["updates"]))
+            if isinstance(steps := warmup.get("steps"), float):  # a share of the run
+                warmup = {**warmup, "steps": max(1, round(steps * grid["updates"]))}
             yield Planned(
                 {
                     **{"task": task, "optimizer": optimizer, "beta2": beta2, "lr": lr},
                     **{"updates": grid["updates"], "seed": seed, "code": CODE},
-                    "evaluations": grid.get("evaluations", 1),
-                    "warmup": {**warmup, "steps": steps}
-                    if "steps" in warmup
-                    else warmup,
+                    **{"evaluations": grid.get("evaluations", 1), "warmup": warmup},
                 },
                 controls,
                 next_seed,

@@ -17,7 +17,8 @@ def by_lr(results: Results, path: Path) -> None:
     every = [ladder for ladder in ladders(grouped(results)) if ladder[1:]]
     if not every:
         return
-    titles = [f"{l[0].cell.task}, β₂ {l[0].cell.beta2}" for l in every]
+    cells = [ladder[0].cell for ladder in every]
+    titles = [f"{cell.task}, β₂ {cell.beta2}" for cell in cells]
     figure, axes = panels(titles, "Final loss, in nats", "learning rate", columns=4)
     for axis, ladder in zip(axes, every, strict=True):
         axis.set_xscale("log")

@@ -51,9 +51,7 @@ class Store:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ValueError(
-                f"{path.name} is being written by another study."
-            ) from None
+            raise ValueError(f"{path.name} is being written by another run.") from None
         self._file.truncate(path.read_bytes().rfind(b"\n") + 1)
         now = environment()
         if not path.stat().st_size:

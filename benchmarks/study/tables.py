@@ -206,18 +206,14 @@ def controls(results: Results) -> str:
     shown = [name.partition(" of ") for name in names(groups) if is_control(name)]
     lines = []
     for task, own in by_task(groups).items():
-        steps = list(zip(*ladders(own), strict=False))
-        for level, each in enumerate(steps, 1):
-            found = [
-                with_margin(
-                    over_seeds(g.minus(rule, control + of + rule) for g in each), 4
-                )
-                for control, of, rule in shown
-            ]
-            lines.append([task, f"{level} of {len(steps)}", *found])
-    return grid(
-        ["", "LR", *(f"{rule} − {control}" for control, _, rule in shown)], lines
-    )
+        levels = list(zip(*ladders(own), strict=False))
+        for level, each in enumerate(levels, 1):
+            line = [task, f"{level} of {len(levels)}"]
+            for control, of, rule in shown:
+                minus = over_seeds(g.minus(rule, control + of + rule) for g in each)
+                line.append(with_margin(minus, 4))
+            lines.append(line)
+    return grid(["", "LR", *(f"{rule} minus {c}" for c, _, rule in shown)], lines)
 
 
 def chosen(results: Results) -> str:
@@ -233,6 +229,8 @@ def chosen(results: Results) -> str:
 
 TABLES = {
     table.__name__: table
-    for table in (state, plain_regret, wrong_length, controls, rules_tuning)
-    + (rules_deciding, chosen, cells)
+    for table in (
+        *(state, plain_regret, wrong_length, controls),
+        *(rules_tuning, rules_deciding, chosen, cells),
+    )
 }
