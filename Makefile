@@ -2,13 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-long bench format clean
+.PHONY: help demo test test-long bench study study-quick format clean
 
 help:
 	@echo "make demo       train a small transformer with and without warmup (2 minutes)"
 	@echo "make test       lint, types, tests, coverage"
 	@echo "make test-long  the checks that take longer"
 	@echo "make bench      what a step costs, against every peer (10 minutes)"
+	@echo "make study      the core grid of docs/study.md (4 core-hours; resumes; Python 3.11)"
+	@echo "make study-quick  a small grid: begun, killed, resumed, rendered (1 minute)"
 	@echo "make format     let ruff format the code"
 	@echo "make clean      remove the virtual environment and all that was built"
 	@echo "PYTHON=python3.11 chooses the interpreter (3.10 or newer)"
@@ -27,6 +29,13 @@ test-long: .venv/installed-test
 
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks.overhead
+
+study: .venv/installed-bench
+	$(BIN)/python -m benchmarks.study benchmarks/study/core.toml
+	$(BIN)/python -m benchmarks.study benchmarks/study/core.toml --report
+
+study-quick: .venv/installed-bench
+	$(BIN)/python -m benchmarks.study.quick
 
 format: .venv/installed-test
 	$(BIN)/ruff check --fix .

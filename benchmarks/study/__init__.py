@@ -10,7 +10,9 @@ The map, from the top down:
     rules         candidate criteria, which are not part of warmopt
     tasks         what is trained; data, models, cifar: their parts
     pages         tables and figures into a page, between its markers
-    tables, measures, short     those of docs/study.md and of docs/adaptive.md
+    tables, figures     of docs/study.md; short: the tables of docs/adaptive.md
+    measures      regret, intervals, sensitivity
+    quick         a small grid, killed half-way and resumed
 
 Needs Python 3.11.
 """

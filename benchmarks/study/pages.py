@@ -45,7 +45,7 @@ def write(study: Config, path: Path) -> None:
     page = study.page
     if not page.exists():
         page.parent.mkdir(parents=True, exist_ok=True)
-        marks = ("table: state", "table: regret", "table: wrong_length")
+        marks = ("table: state", "table: plain_regret", "table: wrong_length")
         marks += ("table: controls", "table: chosen", "figure: by_lr", "figure: misset")
         page.write_text(
             f"# {study.name}\n\n"
