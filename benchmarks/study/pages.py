@@ -28,6 +28,8 @@ def rendered(text: str, results: Results, folder: Path | None) -> str:
 
     def made(match: re.Match[str]) -> str:
         head, kind, name, end = match.groups()
+        if kind == "figure" and not results.rows:
+            return head + end
         if kind == "figure":
             file = f"study-{results.study.name}-{name}.png"
             draw = figures.FIGURES[name]

@@ -49,22 +49,32 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self._file = path, path.open("a+b")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(f"{path.name} is being written by another run.") from None
-        self._file.truncate(path.read_bytes().rfind(b"\n") + 1)
-        now = environment()
-        if not path.stat().st_size:
-            self._append({"machine": now, "commit": commit()})
-        first, rows = read(path)
-        if first["machine"] != now:
-            raise ValueError(
-                f"{path.name} must be of this machine, {now}, got one of "
-                f"{first['machine']}. Name another file with --out."
-            )
+            rows = self._begin()
+        except BaseException:
+            self._file.close()
+            raise
         self.rows = {
             key_of(row): row for row in rows if not (retry and row.get("error"))
         }
+
+    def _begin(self) -> list[Row]:
+        """Locks the file, drops a line cut off, checks the machine."""
+        name = self.path.name
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"{name} is being written by another run.") from None
+        self._file.truncate(self.path.read_bytes().rfind(b"\n") + 1)
+        now = environment()
+        if not self.path.stat().st_size:
+            self._append({"machine": now, "commit": commit()})
+        first, rows = read(self.path)
+        if first["machine"] != now:
+            raise ValueError(
+                f"{name} must be of this machine, {now}, got one of "
+                f"{first['machine']}. Name another file with --out."
+            )
+        return rows
 
     def add(self, row: Row) -> None:
         self.rows[key_of(row)] = row
