@@ -71,7 +71,7 @@ def test_a_study_survives_a_kill_and_renders(tmp_path: Path) -> None:
     """The same lines before it; each run once; an error is a result; then a page."""
     file, out = tmp_path / "tiny.toml", tmp_path / "tiny.jsonl"
     file.write_text(TINY.format(page=tmp_path / "tiny.md"))
-    told = killed_and_resumed(file, out)
+    told = killed_and_resumed(file, out, workers=1)  # a start takes seconds
     # 2 seeds x 2 LRs x (3 fixed, 1 adaptive, 3 controls), 2 x 2 x 3 tuning, 2 broken
     assert re.fullmatch(
         r"killed after \d+ runs, resumed to 42: none lost, none twice", told
@@ -203,16 +203,15 @@ def test_controls_match_the_run_that_they_follow_from(
     assert [group["length"] for group in length["groups"]] == lengths
     assert train({**run, "warmup": made["replay"]})["loss"] == row["loss"]
     assert length["loss"] != row["loss"]
-    for group, short in zip(
-        row["groups"], torch.tensor(made["area"]["shortfall"]).view(-1), strict=True
-    ):
+    shortfalls = [group["shortfall"] for group in row["groups"]]
+    assert made["area"]["shortfall"] in (shortfalls, *shortfalls)
+    for group in row["groups"]:
         own = factors(Facts(0.99, 90), warmup, group["spans"], group["length"])
         ramp = ramp_of(group["shortfall"])
         assert math.fsum(1 - f for f in own) == group["shortfall"]
         assert math.fsum(1 - f for f in ramp) == pytest.approx(
             group["shortfall"], abs=1e-9
         )
-        assert short == pytest.approx(group["shortfall"])
         steps = [b - a for a, b in itertools.pairwise(ramp[:-2])]
         assert steps == pytest.approx([ramp[0]] * len(steps))  # straight
         assert ramp[-1] == 1.0
@@ -350,10 +349,8 @@ def test_regret_and_sensitivity_have_known_answers() -> None:
         seeds = [*zip((10, 11), tuning, strict=True), *enumerate(deciding)]
         for seed, value in seeds:
             worse = value if lr == 0.01 or value is None else value + 0.7
-            rows.append(result(lr, steps, seed, worse))
-            plan.append(
-                config.Planned(settings(lr=lr, seed=seed, warmup=rows[-1]["warmup"]))
-            )
+            rows.append(row := result(lr, steps, seed, worse))
+            plan.append(config.Planned(row))
     study = config.Config("made up", Path("page.md"), 1.0, plan, {10, 11})
     low, high = measures.grouped(measures.Results(study, {}, rows))
     assert low.best == high.best == "fixed 10 %"
@@ -369,17 +366,15 @@ def test_regret_and_sensitivity_have_known_answers() -> None:
     line = tables.regrets([low, high], ["fixed 30 %"]).splitlines()[-1]
     assert line == (
         "| fixed 30 % | 2 | -1.00 ± 2.15 | -1.0 (digits MLP, β₂ 0.99, LR 0.01) | 0 "
-        "| 0 of 6 | 0 | +0.133 ± 0.269 | 18 (18 to 18) |"
+        "| 0 of 6 | 0 | +0.100 ± 0.448 | 18 (18 to 18) |"
     )
 
 
 def test_intervals_are_those_of_student() -> None:
     assert measures.margin([0.1, 0.2, 0.1, 0.2]) == pytest.approx(3.182 * 0.0288675)
     assert measures.margin([1.0] * 4 + [2.0]) == pytest.approx(2.776 * 0.2)
-    assert measures.over_seeds([{0: 1.0, 1: 2.0, 2: 5.0}, {0: 3.0, 1: 4.0}, {}]) == [
-        2,
-        3,
-    ]
+    cells: list[dict[int, float]] = [{0: 1.0, 1: 2.0, 2: 5.0}, {0: 3.0, 1: 4.0}, {}]
+    assert measures.over_seeds(cells) == [2, 3]
 
 
 # --- the pages ------------------------------------------------------------------------
