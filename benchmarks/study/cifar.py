@@ -33,6 +33,8 @@ def read(paths: Iterable[Path]) -> tuple[Tensor, Tensor]:
                 f"{RECORD} bytes, got {len(data)} bytes."
             )
         content += data
+    if not content:
+        raise ValueError("--data must be the folder with CIFAR-10's .bin files.")
     records = torch.frombuffer(content, dtype=torch.uint8).view(-1, RECORD)
     images = records[:, 1:].view(-1, 3, 32, 32).float() / 255
     mean, std = (torch.tensor(of).view(3, 1, 1) for of in (MEAN, STD))

@@ -25,19 +25,21 @@ def results_of(study: Config, path: Path) -> Results:
 
 def rendered(text: str, results: Results, folder: Path | None) -> str:
     """The page with every table made anew, and the figures too if there is a folder."""
+    every = {"table": tables.TABLES | short.TABLES, "figure": figures.FIGURES}
 
     def made(match: re.Match[str]) -> str:
         head, kind, name, end = match.groups()
-        if kind == "figure" and not results.rows:
+        if name not in every[kind]:
+            known = ", ".join(every[kind])
+            raise ValueError(f"{kind} must be one of {known}, got {name!r}.")
+        if kind == "table":
+            return f"{head}\n{every[kind][name](results)}\n{end}"
+        if not results.rows:
             return head + end
-        if kind == "figure":
-            file = f"study-{results.study.name}-{name}.png"
-            draw = figures.FIGURES[name]
-            if folder is not None:
-                draw(results, folder / file)
-            return f"{head}\n![{draw.__doc__}]({file})\n\n{end}"
-        table = (tables.TABLES | short.TABLES)[name]
-        return f"{head}\n{table(results)}\n{end}"
+        file, draw = f"study-{results.study.name}-{name}.png", every[kind][name]
+        if folder is not None:
+            draw(results, folder / file)
+        return f"{head}\n![{draw.__doc__}]({file})\n\n{end}"
 
     return MARKED.sub(made, text)
 
