@@ -18,10 +18,11 @@ from benchmarks.study import cifar, config, measures, pages, pool, short, tables
 from benchmarks.study.quick import killed_and_resumed
 from benchmarks.study.rules import Agreement, Calm, LossCalm, LossFalls, surges
 from benchmarks.study.short import ADAPTIVE, Cell, Group, Warmup
-from benchmarks.study.store import Store, environment, key_of, read
+from benchmarks.study.store import Store, environment, key_of, name_of, read
 from benchmarks.study.tasks import TASKS
 from benchmarks.study.train import optimizer_of, train, warmed
 from benchmarks.study.warmups import Facts, controls, factors, ramp_of
+from warmopt import Trace
 from warmopt.criteria import Reading
 
 OF_CIFAR = ("ResNet-20", "WRN-16-4")
@@ -236,6 +237,13 @@ def test_the_factors_of_a_row_are_those_that_were_applied() -> None:
     row = train(run)
     (group,) = row["groups"]
     assert factors(facts, run["warmup"], group["spans"], len(applied)) == applied
+
+
+def test_a_trace_changes_nothing_and_can_be_read(tmp_path: Path) -> None:
+    run = settings(warmup={"kind": "linear", "steps": 50})
+    assert train(run, traces=tmp_path)["loss"] == train(run)["loss"]
+    trace = Trace.load(tmp_path / f"{name_of(run)}.jsonl")
+    assert [row["update"] for row in trace] == list(range(5, 50, 5))
 
 
 def test_a_run_that_did_not_end_has_no_controls() -> None:
