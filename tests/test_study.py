@@ -246,6 +246,17 @@ def test_a_trace_changes_nothing_and_can_be_read(tmp_path: Path) -> None:
     assert [row["update"] for row in trace] == list(range(5, 50, 5))
 
 
+def test_adaptive_is_fixed_before_the_first_verdict_acts() -> None:
+    """So the study need not run it with so short a cap."""
+    losses = [
+        train(settings(beta2=0.999, warmup={"kind": kind, "steps": steps}))["loss"]
+        for steps in (tables.BLIND, 2 * tables.BLIND)
+        for kind in ("linear", "adaptive")
+    ]
+    assert losses[0] == losses[1]
+    assert losses[2] != losses[3]
+
+
 def test_a_run_that_did_not_end_has_no_controls() -> None:
     run = settings(warmup={"kind": "adaptive", "steps": 50}, updates=9)
     assert controls({**run, **train(run)}) == {}
