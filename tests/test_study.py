@@ -19,10 +19,11 @@ from benchmarks.study import cifar, config, measures, pages, pool, short, tables
 from benchmarks.study.quick import killed_and_resumed
 from benchmarks.study.rules import Agreement, Calm, LossCalm, LossFalls, surges
 from benchmarks.study.short import ADAPTIVE, Cell, Group, Warmup
-from benchmarks.study.store import Store, environment, key_of, read
+from benchmarks.study.store import Store, environment, key_of, name_of, read
 from benchmarks.study.tasks import TASKS
 from benchmarks.study.train import optimizer_of, train, warmed
 from benchmarks.study.warmups import Facts, controls, factors, ramp_of
+from warmopt import Trace
 from warmopt.criteria import Reading
 
 OF_CIFAR = ("ResNet-20", "WRN-16-4")
@@ -237,6 +238,24 @@ def test_the_factors_of_a_row_are_those_that_were_applied() -> None:
     row = train(run)
     (group,) = row["groups"]
     assert factors(facts, run["warmup"], group["spans"], len(applied)) == applied
+
+
+def test_a_trace_changes_nothing_and_can_be_read(tmp_path: Path) -> None:
+    run = settings(warmup={"kind": "linear", "steps": 50})
+    assert train(run, traces=tmp_path)["loss"] == train(run)["loss"]
+    trace = Trace.load(tmp_path / f"{name_of(run)}.jsonl")
+    assert [row["update"] for row in trace] == list(range(5, 50, 5))
+
+
+def test_adaptive_is_fixed_before_the_first_verdict_acts() -> None:
+    """So the study need not run it with so short a cap."""
+    losses = [
+        train(settings(beta2=0.999, warmup={"kind": kind, "steps": steps}))["loss"]
+        for steps in (tables.BLIND, 2 * tables.BLIND)
+        for kind in ("linear", "adaptive")
+    ]
+    assert losses[0] == losses[1]
+    assert losses[2] != losses[3]
 
 
 def test_a_run_that_did_not_end_has_no_controls() -> None:

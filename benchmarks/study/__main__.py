@@ -27,6 +27,7 @@ def main(
     report: Annotated[bool, typer.Option(help="Only render the page.")] = False,
     device: Annotated[str, typer.Option(help="cpu, or cuda: all GPUs.")] = "cpu",
     data: Annotated[Path | None, typer.Option(help="Folder with CIFAR-10.")] = None,
+    traces: Annotated[Path | None, typer.Option(help="Folder for traces.")] = None,
     out: Annotated[Path | None, typer.Option(help="Results, JSON lines.")] = None,
     retry: Annotated[bool, typer.Option(help="Again what had an error.")] = False,
 ) -> None:
@@ -41,7 +42,9 @@ def main(
 
             pages.write(study, results)
             return
-        where = pool.Where(workers, device, data, study.timeout)
+        where = pool.Where(workers, device, data, traces, study.timeout)
+        if traces is not None:
+            traces.mkdir(parents=True, exist_ok=True)
         with Store(results, retry) as store:
             run(study, store, where)
     except ValueError as error:

@@ -28,6 +28,7 @@ class Where(NamedTuple):
     workers: int = 1
     device: str = "cpu"
     folder: Path | None = None
+    traces: Path | None = None
     timeout: float = 600.0
 
 
@@ -176,7 +177,7 @@ def serve(pipe: connection.Connection, number: int, where: Where) -> None:
         except EOFError:
             return
         try:
-            pipe.send(train(run, device, where.folder))
+            pipe.send(train(run, device, where.folder, where.traces))
         except Exception as error:  # a result too: it is recorded
             pipe.send({"error": f"{type(error).__name__}: {error}"})
 

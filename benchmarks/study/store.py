@@ -6,6 +6,7 @@ The first line is the machine, each other one a run. A run is known by its setti
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -27,6 +28,11 @@ SETTINGS = (
 def key_of(run: Settings) -> str:
     """The same for a run and for the row of its results."""
     return json.dumps([run[name] for name in SETTINGS], sort_keys=True)
+
+
+def name_of(run: Settings) -> str:
+    """Short, for a file that belongs to a run."""
+    return hashlib.sha256(key_of(run).encode()).hexdigest()[:16]
 
 
 def read(path: Path) -> tuple[Row, list[Row]]:

@@ -23,6 +23,7 @@ WRONG = {
     **{1: "10x too short", 3: "3x too short", RIGHT: "right"},
     **{30: "3x too long", 100: "10x too long"},
 }
+BLIND = 30  # updates: the first verdict of the default acts in the next one
 DEFAULT = "adaptive 30 %"  # what the candidates are compared with
 
 
@@ -197,7 +198,18 @@ def wrong_length(results: Results) -> str:
 
 def lost(groups: list[Group], kind: str, wrong: int) -> list[float]:
     """By seed, in seed standard deviations."""
-    return over_seeds(spreads(groups, f"{kind} {wrong} %", f"{kind} {RIGHT} %"))
+    right = f"{kind} {RIGHT} %"
+    return over_seeds(
+        lost_in
+        for group in groups
+        for lost_in in spreads([group], at(group, kind, wrong), right)
+    )
+
+
+def at(group: Group, kind: str, share: int) -> str:
+    """Adaptive with a cap before the first verdict can act is fixed, to the bit."""
+    blind = group.cell.updates * share / 100 <= BLIND
+    return f"{'fixed' if blind else kind} {share} %"
 
 
 def controls(results: Results) -> str:

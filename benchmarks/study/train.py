@@ -15,9 +15,10 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 
 from benchmarks.study.data import Data
+from benchmarks.study.store import name_of
 from benchmarks.study.tasks import TASKS, Task
 from benchmarks.study.warmups import WARMUPS, Facts, Settings, factors
-from warmopt import Adaptive, Warmed
+from warmopt import Trace, Warmed
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "Adam": torch.optim.Adam,
@@ -34,11 +35,16 @@ CODE = 1  # of all that the results depend on: raised where it changes what they
 
 
 def train(
-    run: Settings, device: str = "cpu", folder: Path | None = None
+    run: Settings,
+    device: str = "cpu",
+    folder: Path | None = None,
+    traces: Path | None = None,
 ) -> dict[str, Any]:
     """Trains; the same seed gives the same first model and the same batches.
 
     The final loss is the mean of the last evaluations, a hundredth of the run apart.
+    `folder` has the data, where a task needs one; `traces` is for those of the warmup,
+    named as `name_of` says.
     """
     task, updates = TASKS[run["task"]], run["updates"]
     data, draw = task.data(folder), torch.Generator().manual_seed(run["seed"])
@@ -46,7 +52,8 @@ def train(
     model = task.model(data).to(device)
     bare = optimizer_of(run, task, model)
     facts = facts_of(run, bare)
-    optimizer, criterion = warmed(run, bare, facts)
+    trace = Trace() if traces else None
+    optimizer, criterion = warmed(run, bare, facts, trace)
     told = getattr(criterion, "losses", None)
     scheduler = LambdaLR(optimizer, lambda done: task.decay(done, updates))
     paces = [Pace(group) for group in optimizer.param_groups]
@@ -70,6 +77,8 @@ def train(
                 pace.look()
         if update in read_at:
             evaluations.append(evaluate(model, data, device))
+    if traces and trace is not None:
+        trace.save(traces / f"{name_of(run)}.jsonl")
     final = sum(loss for loss, _ in evaluations) / len(evaluations)
     return {
         "loss": rounded(final),
@@ -101,7 +110,10 @@ def facts_of(run: Settings, bare: torch.optim.Optimizer) -> Facts:
 
 
 def warmed(
-    run: Settings, bare: torch.optim.Optimizer, facts: Facts
+    run: Settings,
+    bare: torch.optim.Optimizer,
+    facts: Facts,
+    trace: Trace | None = None,
 ) -> tuple[Warmed, object]:
     """The optimizer, and the criterion where there is one."""
     options = dict(run["warmup"])
@@ -111,8 +123,8 @@ def warmed(
         for group, own in zip(bare.param_groups, steps, strict=True):
             group["warmup_steps"] = own
         built["steps"] = max(steps)
-    mode = built.get("mode")
-    return Warmed(bare, **built), mode.criterion if isinstance(mode, Adaptive) else None
+    criterion = getattr(built.get("mode"), "criterion", None)
+    return Warmed(bare, **built, trace=trace), criterion
 
 
 class Pace:
