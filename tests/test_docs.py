@@ -56,6 +56,11 @@ WORKERS = {"Lightning": "lightning", "transformers.Trainer": "transformers"}
 WORKERS["accelerate"] = "transformers"
 
 
+def blocks(text: str) -> list[str]:
+    """The python in a page, or in a part of it."""
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
 def programs() -> list[Any]:
     """The python blocks of each page, one after the other."""
     found = []
@@ -64,9 +69,9 @@ def programs() -> list[Any]:
         for part in text.split("\n## ") if page == BY_SECTION else [text]:
             title = part.partition("\n")[0]
             worker = pytest.mark.xdist_group(WORKERS.get(title, page))
-            if blocks := re.findall(r"```python\n(.*?)```", part, re.DOTALL):
+            if code := "\n".join(blocks(part)):
                 name = f"{page}: {title}"
-                found.append(pytest.param("\n".join(blocks), id=name, marks=worker))
+                found.append(pytest.param(code, id=name, marks=worker))
     return found
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.processes import run_python
+import warmopt
+from tests.test_docs import MODULES, blocks
 
 pytestmark = pytest.mark.xdist_group("packaging")  # two builds at once would clash
 
@@ -36,25 +42,72 @@ def test_the_wheel_holds_the_package_and_nothing_else(dist: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
-def test_the_sdist_builds_the_wheel(dist: Path) -> None:
+def test_the_sdist_holds_what_the_wheel_is_built_of(dist: Path) -> None:
     [sdist] = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
-        names = {name.split("/", 1)[-1] for name in archive.getnames()}
-    assert {"README.md", "LICENSE", "pyproject.toml", "warmopt/py.typed"} <= names
+        files = {name.partition("/")[2] for name in archive.getnames()}
+    assert {name.split("/")[0] for name in files} - {""} == {
+        *("LICENSE", "MANIFEST.in", "PKG-INFO", "README.md", "pyproject.toml"),
+        *("setup.cfg", "warmopt", "warmopt.egg-info"),
+    }
+    assert "warmopt/py.typed" in files
 
 
-def test_the_wheel_works_without_the_repository(dist: Path, tmp_path: Path) -> None:
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == warmopt.__version__
+
+
+@pytest.fixture(scope="module")
+def python(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a new environment with the wheel, and with packages from outside it.
+
+    Of a .pth file there only the directories count: the repository stays out.
+    """
+    home = tmp_path_factory.mktemp("venv")
+    venv.create(home)
+    python = home / "bin" / "python"
+    [site] = home.glob("lib/python*/site-packages")
+    (site / "outside.pth").write_text(sysconfig.get_path("purelib"))
     [wheel] = dist.glob("*.whl")
-    site = tmp_path / "site"
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-    subprocess.run([*install, "--target", str(site), str(wheel)], check=True)
-    code = (
-        f"import sys; sys.path.insert(0, {str(site)!r}); import torch, warmopt; "
-        "w = torch.nn.Parameter(torch.zeros(1)); "
-        "print(warmopt.Warmed(torch.optim.SGD([w], lr=1.0), steps=4).factors, "
-        "warmopt.__file__)"
-    )
-    printed = run_python(code, "-W", "error", cwd=tmp_path)
-    factors, file = printed.rsplit(maxsplit=1)
-    assert factors == "[0.25]"
-    assert Path(file).is_relative_to(site)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--python", str(python), "install"]
+    subprocess.run([*pip, "--no-deps", "--no-index", str(wheel)], check=True)
+    return python
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=cwd)
+    return done.stdout
+
+
+def test_the_wheel_runs_the_first_example_and_imports_all(
+    python: Path, tmp_path: Path
+) -> None:
+    first = blocks((ROOT / "README.md").read_text())[0]
+    modules = [f"import {name}" for name in MODULES]  # those of frameworks too
+    code = "\n".join([first, *modules, "print(warmopt.__file__)"])
+    printed, file = run(python, "-W", "error", "-c", code, cwd=tmp_path).splitlines()
+    assert [printed] == re.findall("# prints (.*)", first)
+    assert Path(file).is_relative_to(python.parent.parent)
+
+
+@pytest.mark.parametrize("command", ["--help", "preview --steps 10"])
+def test_the_wheel_installs_the_command(
+    python: Path, command: str, tmp_path: Path
+) -> None:
+    printed = run(python.with_name("warmopt"), *command.split(), cwd=tmp_path)
+    assert "preview" in printed or "linear, 10 updates" in printed
+
+
+@pytest.mark.long
+def test_the_tests_of_the_wrapper_pass_with_the_wheel(
+    python: Path, tmp_path: Path
+) -> None:
+    """In a copy of the tests without the package beside it."""
+    shutil.copytree(ROOT / "tests", tmp_path / "tests")
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    chosen = [f"tests/test_{name}.py" for name in ("warmed", "schedulers", "shapes")]
+    code = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    options = ["-q", "-p", "no:cacheprovider"]
+    assert "passed" in run(python, "-c", code, *options, *chosen, cwd=tmp_path)

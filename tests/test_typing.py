@@ -11,7 +11,7 @@ from typing import get_args
 
 import pytest
 
-from tests.test_docs import programs
+from tests.test_docs import BY_SECTION, PAGES, blocks
 from warmopt.schedule import ModeName
 from warmopt.shapes import MODES
 
@@ -27,14 +27,28 @@ callbacks = [EffectiveLRMonitor(), EffectiveLRCallback()]
 """
 
 
+# The same name stands for another scheduler in the next example.
+IN_README = "# mypy: allow-redefinition"
+# Examples elsewhere are not annotated, and use what has no types.
+ELSEWHERE = f"""\
+{IN_README}, allow-untyped-defs, allow-untyped-calls
+# mypy: disable-error-code="import-untyped"
+"""
+# Frameworks take long to read, and the types of bitsandbytes export nothing.
+UNCHECKED = {BY_SECTION, "docs/adaptive.md"}
+
+
 @pytest.fixture(scope="module")
-def readme(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its examples as one program, as test_docs runs them."""
-    file = tmp_path_factory.mktemp("typing") / "readme.py"
-    [code] = [each.values[0] for each in programs() if each.id.startswith("README.md")]
-    # The same name stands for another scheduler in the next example.
-    file.write_text(f"# mypy: allow-redefinition\n{code}")
-    return file
+def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The examples of each page as one program, the README's first."""
+    folder, files = tmp_path_factory.mktemp("typing"), []
+    for page in PAGES:
+        code = blocks((ROOT / page).read_text())
+        if code and page not in UNCHECKED:
+            files.append(folder / Path(page).with_suffix(".py").name.replace("-", "_"))
+            header = ELSEWHERE if files[1:] else IN_README
+            files[-1].write_text("\n".join([header, *code]))
+    return files
 
 
 def check(checker: str, *arguments: str | Path) -> None:
@@ -54,16 +68,16 @@ def test_the_modes_that_an_editor_offers_are_those_that_there_are() -> None:
     assert get_args(ModeName) == (*MODES, "adaptive")
 
 
-def test_mypy_accepts_what_users_write(readme: Path) -> None:
+def test_mypy_accepts_what_users_write(pages: list[Path], tmp_path: Path) -> None:
     """With the cache that `make test` has just filled; without it, 20 seconds."""
-    callbacks = readme.with_name("callbacks.py")
+    callbacks = tmp_path / "callbacks.py"
     callbacks.write_text(CALLBACKS)
-    check("mypy", "--strict", USERS_CODE, readme, callbacks)
+    check("mypy", "--strict", USERS_CODE, callbacks, *pages)
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="pyright needs node")
-def test_pyright_accepts_what_users_write(readme: Path) -> None:
-    check("pyright", "--pythonpath", sys.executable, USERS_CODE, readme)
+def test_pyright_accepts_what_users_write(pages: list[Path]) -> None:
+    check("pyright", "--pythonpath", sys.executable, USERS_CODE, pages[0])
 
 
 @pytest.mark.long
