@@ -2,13 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-long bench docs format clean
+.PHONY: help demo test test-long bench study study-quick docs format clean
 
 help:
 	@echo "make demo       train a small transformer with and without warmup (2 minutes)"
 	@echo "make test       lint, types, tests, coverage"
 	@echo "make test-long  the checks that take longer"
 	@echo "make bench      what a step costs, against every peer (10 minutes)"
+	@echo "make study      the core grid of docs/study.md (4 core-hours; resumes; Python 3.11)"
+	@echo "make study-quick  a small grid: begun, killed, resumed, rendered (1 minute)"
 	@echo "make docs       this library's site, in build/docs"
 	@echo "make format     let ruff format the code"
 	@echo "make clean      remove the virtual environment and all that was built"
@@ -28,6 +30,13 @@ test-long: .venv/installed-test
 
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks.overhead
+
+study: .venv/installed-bench
+	$(BIN)/python -m benchmarks.study benchmarks/study/core.toml
+	$(BIN)/python -m benchmarks.study benchmarks/study/core.toml --report
+
+study-quick: .venv/installed-bench
+	$(BIN)/python -m benchmarks.study.quick
 
 docs: .venv/installed-docs
 	$(BIN)/python -m sphinx --quiet --fail-on-warning docs build/docs

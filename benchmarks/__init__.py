@@ -8,4 +8,7 @@ The map, from the top down:
     devices       CPU and CUDA: their clocks, what can be counted on them
     timing        blocks in pairs, intervals, and what may be said of them
     report        docs/performance.md, from records
+    markdown      tables
+
+What an adaptive warmup does to the final loss: python -m benchmarks.study.
 """

@@ -12,6 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from benchmarks.contenders import CONTENDERS, CONTROL, OURS, STEPS
+from benchmarks.markdown import grid
 from benchmarks.record import Record, Row, interval, read
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
@@ -69,12 +70,6 @@ WIDE = (
 COUNTS = ("operators", "allocations", "kernels", "syncs", "hook_passes")
 WHO = [(each.name, state) for state in STEPS for each in CONTENDERS]
 Key = tuple[str, str, str]
-
-
-def grid(head: list[str], lines: list[list[str]]) -> str:
-    """A table in Markdown."""
-    rows = [head, ["---"] * len(head), *lines]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def ratio(row: Row) -> str:

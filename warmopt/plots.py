@@ -9,38 +9,32 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Curve", "curve_in_terminal", "save_curves", "save_trace"]
+__all__ = ["Curve", "curve_in_terminal", "panels", "save_curves", "save_trace"]
 
 Curve = tuple[str, Sequence[float]]
 """A label, and the value at each update, the first of which is 1."""
 
 
 def save_curves(
-    path: Path, panels: Sequence[tuple[str, Sequence[Curve]]], title: str
+    path: Path, parts: Sequence[tuple[str, Sequence[Curve]]], title: str
 ) -> None:
     """Saves panels that share their x axis, the updates, as one picture.
 
     Args:
         path: File to write; its suffix says the format.
-        panels: For each panel, from left to right, its y label and its curves. A
+        parts: For each panel, from left to right, its y label and its curves. A
             curve keeps its colour through the panels.
         title: Title of the whole picture.
     """
-    from matplotlib.figure import Figure  # needs no display
-
-    figure = Figure(figsize=(12, 4.2), layout="constrained")
-    axes = list(figure.subplots(1, len(panels), squeeze=False)[0])
+    figure, axes = panels([label for label, _ in parts], title)
     named: list[str] = []
-    for axis, (label, curves) in reversed(list(zip(axes, panels, strict=True))):
-        _dress(axis, label)
-        axis.set_xlabel("update")
+    for axis, (_, curves) in reversed(list(zip(axes, parts, strict=True))):
         for name, values in curves:
             axis.plot(range(1, len(values) + 1), values, label=name, linewidth=1.8)
         names = [name for name, _ in curves]
         if len(names) > 1 and names != named:  # panels of the same curves share one
             axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
         named = names
-    figure.suptitle(title)
     figure.savefig(path, dpi=120)
 
 
@@ -129,6 +123,26 @@ def _short(names: list[str]) -> list[str]:
         head if heads.count(head) == 1 else name.replace("(", "\n(", 1)
         for head, name in zip(heads, names, strict=True)
     ]
+
+
+def panels(
+    labels: Sequence[str], title: str, across: str = "update", columns: int = 3
+) -> tuple[Any, list[Any]]:
+    """A figure of panels side by side, so many in a row, and their axes."""
+    from matplotlib.figure import Figure  # needs no display
+
+    columns = min(columns, len(labels))
+    rows = -(-len(labels) // columns)
+    figure = Figure(figsize=(6.0 * columns, 4.2 * rows), layout="constrained")
+    every = list(figure.subplots(rows, columns, squeeze=False).flat)
+    axes, unused = every[: len(labels)], every[len(labels) :]
+    for axis in unused:
+        axis.remove()
+    for axis, label in zip(axes, labels, strict=True):
+        _dress(axis, label)
+        axis.set_xlabel(across)
+    figure.suptitle(title)
+    return figure, axes
 
 
 def _dress(axis: Any, label: str) -> None:

@@ -1,34 +1,30 @@
-"""The tables of docs/adaptive.md, made from the records of `adaptive_runs`."""
+"""The tables of docs/adaptive.md, from the runs of short.toml."""
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-PAGE = Path(__file__).parent.parent / "docs" / "adaptive.md"
+from benchmarks.markdown import grid
+from benchmarks.study.measures import STUDENT, Results, loss
+from benchmarks.study.store import Row
 
 FIXED = (0, 20, 100, 300, 3000)
 CAPS = (300, 3000)
 CANDIDATES = FIXED[:4]  # 3000 does not end within a run: it is a lower LR
 LEVELS = ("low", "middle", "edge")
-STUDENT = {3: 4.303, 4: 3.182}  # 97.5 % point of Student's t, by the number of seeds
-
-Row = dict[str, Any]
 
 
 class Cell(NamedTuple):
-    """What one run is of; `steps` is the cap where the mode is adaptive."""
+    """What one run is of; `steps` is the cap where the kind is adaptive."""
 
     task: str
     optimizer: str
     lr: float
     seed: int
-    mode: str
+    kind: str
     steps: int
 
 
@@ -49,10 +45,15 @@ NONE, TOO_LONG = SETTINGS[0], SETTINGS[4]
 ADAPTIVE, ADAPTIVE_LONG = SETTINGS[5:]
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[Cell, Row]]:
-    """The machine, and the runs by cell."""
-    machine, *rows = map(json.loads, path.read_text().splitlines())
-    return machine, {Cell(*(row[name] for name in Cell._fields)): row for row in rows}
+def by_cell(rows: Iterable[Row]) -> dict[Cell, Row]:
+    return {
+        Cell(
+            *(row[name] for name in Cell._fields[:4]),
+            row["warmup"]["kind"],
+            row["warmup"]["steps"],
+        ): row
+        for row in rows
+    }
 
 
 class Group:
@@ -73,24 +74,21 @@ class Group:
 
     def run(self, warmup: Warmup, seed: int) -> Row:
         if warmup.kind != "control":
-            mode = "linear" if warmup.kind == "fixed" else "adaptive"
-            return self._rows[seed, mode, warmup.steps]
-        length = self.run(Warmup("adaptive", warmup.steps), seed)["length"]
+            kind = "linear" if warmup.kind == "fixed" else "adaptive"
+            return self._rows[seed, kind, warmup.steps]
+        length = length_of(self.run(Warmup("adaptive", warmup.steps), seed))
         return self._rows[seed, "linear", length]
 
     def runs(self, warmup: Warmup) -> list[Row]:
         return [self.run(warmup, seed) for seed in self.seeds]
 
     def losses(self, warmup: Warmup) -> list[float]:
-        """Final validation losses; what is worse than a guess counts as one."""
-        return [
-            min(math.inf if row["loss"] is None else row["loss"], row["chance"])
-            for row in self.runs(warmup)
-        ]
+        """Final validation losses, seed by seed."""
+        return [loss(row) for row in self.runs(warmup)]
 
     def lengths(self, warmup: Warmup) -> list[int]:
         """Updates of the warmup, seed by seed."""
-        return [row["length"] for row in self.runs(warmup)]
+        return [length_of(row) for row in self.runs(warmup)]
 
     def failed(self, warmup: Warmup) -> int:
         return sum(row["failed"] for row in self.runs(warmup))
@@ -112,6 +110,10 @@ class Group:
         return [loss - self.losses(self.best(but=i))[i] for i, loss in own]
 
 
+def length_of(row: Row) -> int:
+    return row["groups"][0]["length"]
+
+
 Ladders = list[list[Group]]  # for each task and optimizer, its groups by rising LR
 
 
@@ -131,7 +133,7 @@ def error(values: list[float]) -> float:
 
 def verdict(values: list[float]) -> int:
     """-1 if the mean is below 0 with 95 % confidence, 1 if above, 0 if neither."""
-    mean, margin = fmean(values), STUDENT[len(values)] * error(values)
+    mean, margin = fmean(values), STUDENT[len(values) - 2] * error(values)
     return (mean > margin) - (mean < -margin)
 
 
@@ -163,11 +165,6 @@ def span(lengths: list[int]) -> str:
 
 def counts(verdicts: list[int]) -> str:
     return " / ".join(str(verdicts.count(which)) for which in (-1, 0, 1))
-
-
-def grid(head: list[str], lines: Iterable[list[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 # --- tables ---------------------------------------------------------------------------
@@ -277,19 +274,11 @@ def differences(found: Ladders) -> str:
     return grid(["", "", "LR", "best fixed", *told], lines)
 
 
+def of_results(table: Callable[[Ladders], str]) -> Callable[[Results], str]:
+    return lambda results: table(ladders(by_cell(results.rows)))
+
+
 TABLES = {
-    table.__name__: table
+    table.__name__: of_results(table)
     for table in (ends, settings, against_fixed, at_ten_times, losses, differences)
 }
-
-
-def with_tables(text: str, path: Path) -> str:
-    """The page with every table between its markers made anew."""
-    _, rows = read(path)
-    found = ladders(rows)
-    return re.sub(
-        r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)",
-        lambda match: f"{match[1]}\n{TABLES[match[2]](found)}\n{match[3]}",
-        text,
-        flags=re.DOTALL,
-    )

@@ -1,0 +1,209 @@
+"""What the results say of a warmup: regret, intervals, sensitivity to the LR."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import cached_property
+from statistics import fmean, stdev, variance
+from typing import Any, NamedTuple
+
+from benchmarks.study.config import Config, Planned
+from benchmarks.study.pool import follow
+from benchmarks.study.store import Row, key_of
+from benchmarks.study.warmups import Settings
+
+MOST = 0.3  # of a run: the longest fixed warmup that may count as the best one
+# 97.5 % points of Student's t, by degrees of freedom.
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+
+
+class Results(NamedTuple):
+    """A study, and what there is of it."""
+
+    study: Config
+    machine: Row
+    rows: list[Row]
+
+
+class Cell(NamedTuple):
+    """Where warmups are compared."""
+
+    task: str
+    optimizer: str
+    beta2: float | None
+    lr: float
+    updates: int
+
+
+def label(warmup: Settings, updates: int) -> str:
+    """A warmup in words, its length as a share of the run."""
+    options = dict(warmup)
+    kind, steps = options.pop("kind"), options.pop("steps", None)
+    share = "" if steps is None else f"{100 * steps / updates:.3g} %"
+    if kind == "linear":
+        return f"fixed {share}" if steps else "none"
+    if kind == "untuned":
+        return str(options["mode"])
+    words = [str(options.pop("criterion", "")), str(options.pop("on_settled", ""))]
+    constants = {**options.pop("constants", {}), **options}
+    words += [f"{name}={value}" for name, value in constants.items()]
+    return " ".join(word for word in [kind, share, *words] if word)
+
+
+def loss(row: Row) -> float:
+    """What is worse than a guess, or has no end, counts as a guess."""
+    if row.get("error") or row["loss"] is None:
+        return math.inf if row.get("error") else float(row["chance"])
+    return float(min(row["loss"], row["chance"]))
+
+
+class Group:
+    """All runs of a cell, by warmup and seed."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+        self.rows: dict[str, dict[int, Row]] = {}  # of the seeds that decide
+        self.tuning: dict[str, dict[int, Row]] = {}  # of those that choose a length
+
+    def losses(self, which: str) -> dict[int, float]:
+        """By seed; without the runs that had an error."""
+        rows = self.rows.get(which, {})
+        return {
+            seed: loss(row) for seed, row in rows.items() if math.isfinite(loss(row))
+        }
+
+    def failed(self, which: str) -> int:
+        return sum(fails(row) for row in self.rows.get(which, {}).values())
+
+    def fixed(self) -> list[str]:
+        """The fixed lengths from which the best is chosen."""
+        longest = MOST * self.cell.updates
+        return [
+            name
+            for name, rows in self.rows.items()
+            if (warmup := next(iter(rows.values()))["warmup"])["kind"] == "linear"
+            and isinstance(warmup["steps"], int)
+            and warmup["steps"] <= longest
+            and " of " not in name
+        ]
+
+    @cached_property
+    def best(self) -> str | None:
+        """The fixed length that is best on the seeds set aside for that."""
+        found = {
+            name: fmean(loss(row) for row in rows.values())
+            for name, rows in self.tuning.items()
+            if name in self.fixed()
+        }
+        return min(found, key=found.__getitem__) if found else None
+
+    @cached_property
+    def spread(self) -> float | None:
+        """Standard deviation over seeds, pooled over the fixed lengths.
+
+        Left out are those of which a run failed, which would make any regret small.
+        """
+        names = [name for name in self.fixed() if len(self.losses(name)) > 1]
+        sound = [name for name in names if not self.failed(name)] or names
+        if not sound:
+            return None
+        return math.sqrt(fmean(variance(self.losses(name).values()) for name in sound))
+
+    def minus(self, which: str, other: str | None) -> dict[int, float]:
+        """Differences of the final losses, seed by seed, in nats."""
+        own, their = self.losses(which), self.losses(other or "")
+        return {seed: own[seed] - their[seed] for seed in own if seed in their}
+
+    def regret(self, which: str) -> dict[int, float]:
+        """Against the best fixed length, in pooled standard deviations over seeds."""
+        if not self.spread:
+            return {}
+        found = self.minus(which, self.best)
+        return {seed: value / self.spread for seed, value in found.items()}
+
+
+def fails(row: Row) -> bool:
+    return bool(row.get("error")) or row["failed"]
+
+
+def grouped(results: Results) -> list[Group]:
+    """The results of the planned runs and of the controls that follow from them."""
+    study, by_key = results.study, {key_of(row): row for row in results.rows}
+    groups: dict[Cell, Group] = {}
+
+    def add(planned: Planned, name: str) -> Row | None:
+        run = planned.run
+        row = by_key.get(key_of(run))
+        if row is not None:
+            cell = Cell(*(run[field] for field in Cell._fields))
+            group = groups.setdefault(cell, Group(cell))
+            kept = group.tuning if run["seed"] in study.tuning else group.rows
+            kept.setdefault(name, {})[run["seed"]] = row
+        return row
+
+    for planned in study.plan:
+        name = label(planned.run["warmup"], planned.run["updates"])
+        row = add(planned, name)
+        if row is not None:
+            followed = {
+                control: follow(planned._replace(controls=(control,)), row)
+                for control in planned.controls
+            }
+            for control, made in followed.items():
+                for each in made:
+                    add(each, f"{control} of {name}")
+    return list(groups.values())
+
+
+# --- statistics -----------------------------------------------------------------------
+
+
+def margin(values: list[float]) -> float:
+    """Half of the 95 % interval of the mean, by Student's t."""
+    free = len(values) - 1
+    if free < 1:
+        return math.nan
+    t = STUDENT[free - 1] if free <= len(STUDENT) else 1.96 + 2.6 / free
+    return t * stdev(values) / math.sqrt(len(values))
+
+
+def means(values: Iterable[dict[int, float]]) -> dict[int, float]:
+    """Means over cells for each seed that all have."""
+    found = [each for each in values if each]
+    seeds = set[int]().union(*found).intersection(*found)
+    return {seed: fmean(each[seed] for each in found) for seed in sorted(seeds)}
+
+
+def over_seeds(values: Iterable[dict[int, float]]) -> list[float]:
+    """These means: only seeds are independent, so an interval is over them."""
+    return list(means(values).values())
+
+
+def sensitivity(ladder: list[Group], which: str) -> dict[int, float]:
+    """By seed, over the LRs of a ladder: Wortsman et al., 2023, section 2.
+
+    The mean of min(final loss, loss at the start) less the lowest loss, which is that
+    of the best fixed length at the best LR.
+    """
+    bests = [
+        fmean(own.values())
+        for group in ladder
+        if (own := group.losses(group.best or ""))
+    ]
+    return means(
+        {
+            seed: min(value, group.rows[which][seed]["initial"]) - min(bests)
+            for seed, value in group.losses(which).items()
+        }
+        for group in ladder
+        if bests
+    )
+
+
+def lengths(rows: Iterable[Row]) -> list[int]:
+    """Updates of the warmup of the first group, where it ended."""
+    found: list[Any] = [
+        row["groups"][0]["length"] for row in rows if not row.get("error")
+    ]
+    return [length for length in found if length is not None]

@@ -1,0 +1,63 @@
+"""Renders results into a page: what stands between its markers is made anew.
+
+The markers are `<!-- table: NAME -->` and `<!-- figure: NAME -->`, up to
+`<!-- end -->`; all else on the page is written by hand.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from benchmarks.study import figures, short, tables
+from benchmarks.study.config import Config
+from benchmarks.study.measures import Results
+from benchmarks.study.store import read
+
+MARKED = re.compile(r"(<!-- (table|figure): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def results_of(study: Config, path: Path) -> Results:
+    if not path.exists():
+        return Results(study, {"machine": {}}, [])
+    return Results(study, *read(path))
+
+
+def rendered(text: str, results: Results, folder: Path | None) -> str:
+    """The page with every table made anew, and the figures too if there is a folder."""
+    every = {"table": tables.TABLES | short.TABLES, "figure": figures.FIGURES}
+
+    def made(match: re.Match[str]) -> str:
+        head, kind, name, end = match.groups()
+        if name not in every[kind]:
+            known = ", ".join(every[kind])
+            raise ValueError(f"{kind} must be one of {known}, got {name!r}.")
+        if kind == "table":
+            return f"{head}\n{every[kind][name](results)}\n{end}"
+        if not results.rows:
+            return head + end
+        file, draw = f"study-{results.study.name}-{name}.png", every[kind][name]
+        if folder is not None:
+            draw(results, folder / file)
+        return f"{head}\n![{draw.__doc__}]({file})\n\n{end}"
+
+    return MARKED.sub(made, text)
+
+
+def write(study: Config, path: Path) -> None:
+    """Makes the page of a study, or fills it."""
+    page = study.page
+    if not page.exists():
+        page.parent.mkdir(parents=True, exist_ok=True)
+        marks = ("table: state", "table: plain_regret", "table: wrong_length")
+        marks += ("table: controls", "table: chosen", "figure: by_lr", "figure: misset")
+        page.write_text(
+            f"# {study.name}\n\n"
+            + "\n".join(f"<!-- {mark} -->\n<!-- end -->\n" for mark in marks),
+            encoding="utf-8",
+        )
+    text = rendered(
+        page.read_text(encoding="utf-8"), results_of(study, path), page.parent
+    )
+    page.write_text(text, encoding="utf-8")
+    print(f"{page.name} is written")

@@ -1,0 +1,248 @@
+"""The tables of docs/study.md."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from statistics import fmean, median_low
+
+from benchmarks.markdown import grid
+from benchmarks.study.measures import (
+    Group,
+    Results,
+    grouped,
+    lengths,
+    margin,
+    over_seeds,
+    sensitivity,
+)
+
+TUNING_TASKS = ("rare words", "digits CNN", "char-LM pre-LN", "batch 8, then 64")
+RIGHT = 10  # per cent of the run: the length that counts as right when it is set wrong
+WRONG = {
+    **{1: "10x too short", 3: "3x too short", RIGHT: "right"},
+    **{30: "3x too long", 100: "10x too long"},
+}
+BLIND = 30  # updates: the first verdict of the default acts in the next one
+DEFAULT = "adaptive 30 %"  # what the candidates are compared with
+
+
+# --- text -----------------------------------------------------------------------------
+
+
+def with_margin(values: Iterable[float], digits: int = 2) -> str:
+    """Mean and half of the 95 % interval; bold where that leaves out 0."""
+    values = list(values)
+    if not values:
+        return ""
+    mean, half = fmean(values), margin(values)
+    if math.isnan(half):
+        return f"{mean:+.{digits}f}"
+    text = f"{mean:+.{digits}f} ± {half:.{digits}f}"
+    return f"**{text}**" if abs(mean) > half else text
+
+
+def middle(found: list[int]) -> str:
+    """Median and range."""
+    if not found:
+        return ""
+    return f"{median_low(found)} ({min(found)} to {max(found)})"
+
+
+def where(group: Group) -> str:
+    cell = group.cell
+    beta2 = "" if cell.beta2 is None else f", β₂ {cell.beta2:g}"
+    return f"{cell.task}{beta2}, LR {cell.lr:g}"
+
+
+# --- which groups, which warmups ------------------------------------------------------
+
+
+def by_task(groups: list[Group]) -> dict[str, list[Group]]:
+    found: dict[str, list[Group]] = {}
+    for group in groups:
+        found.setdefault(group.cell.task, []).append(group)
+    return found
+
+
+def ladders(groups: list[Group]) -> list[list[Group]]:
+    """Groups that differ in nothing but the LR, by rising LR."""
+    found: dict[object, list[Group]] = {}
+    for group in groups:
+        found.setdefault(group.cell._replace(lr=0.0), []).append(group)
+    return [sorted(each, key=lambda group: group.cell.lr) for each in found.values()]
+
+
+def names(groups: list[Group]) -> list[str]:
+    return list(dict.fromkeys(name for group in groups for name in group.rows))
+
+
+def is_control(name: str) -> bool:
+    return " of " in name
+
+
+def is_plain(name: str) -> bool:
+    """Fixed, untuned, or adaptive with the default options."""
+    return not is_control(name) and len(name.split()) <= 3
+
+
+# --- tables ---------------------------------------------------------------------------
+
+
+def state(results: Results) -> str:
+    """How much there is."""
+    rows = results.rows
+    hours = sum(row.get("cpu_seconds", 0.0) for row in rows) / 3600
+    machine = ", ".join(f"{k} {v}" for k, v in results.machine["machine"].items())
+    planned = sum(1 + len(planned.controls) for planned in results.study.plan)
+    errors = sum(1 for row in rows if row.get("error"))
+    head = ["runs", "planned at most", "with an error", "core-hours", "machine"]
+    line = [str(len(rows)), str(planned), str(errors), f"{hours:.2f}", machine]
+    return grid(head, [line])
+
+
+def regrets(groups: list[Group], shown: Iterable[str], default: str = "") -> str:
+    """Mean and worst cell, failures, sensitivity, and the length of each warmup."""
+    lines = []
+    for name in shown:
+        own = [group for group in groups if group.regret(name)]
+        if not own:
+            continue
+        cells = [(fmean(group.regret(name).values()), where(group)) for group in own]
+        runs = [row for group in own for row in group.rows[name].values()]
+        line = [
+            *(name, str(len(own))),
+            with_margin(over_seeds(group.regret(name) for group in own)),
+            f"{max(cells)[0]:+.1f} ({max(cells)[1]})",
+            str(sum(value > 2 for value, _ in cells)),
+            f"{sum(group.failed(name) for group in own)} of {len(runs)}",
+            str(sum(group.failed(group.best or "") for group in own)),
+            with_margin(by_ladder(own, name), 3),
+            middle(lengths(runs)),
+        ]
+        if default:
+            line.insert(3, with_margin(over_seeds(spreads(own, name, default))))
+        lines.append(line)
+    head = ["warmup", "cells", "mean regret", "worst cell", "cells above 2", "failed"]
+    head += ["failed, best fixed", "LR sensitivity, nats", "length: median, range"]
+    if default:
+        head.insert(3, f"minus {default}")
+    return grid(head, lines)
+
+
+def spreads(groups: list[Group], name: str, other: str) -> list[dict[int, float]]:
+    """Differences of two warmups in seed standard deviations, cell by cell."""
+    return [
+        {seed: value / group.spread for seed, value in group.minus(name, other).items()}
+        for group in groups
+        if group.spread
+    ]
+
+
+def by_ladder(groups: list[Group], name: str) -> list[float]:
+    """LR sensitivity by seed, the mean over ladders of several LRs."""
+    return over_seeds(
+        sensitivity(ladder, name) for ladder in ladders(groups) if ladder[1:]
+    )
+
+
+def plain_regret(results: Results) -> str:
+    """One setting over everything."""
+    groups = grouped(results)
+    return regrets(groups, filter(is_plain, names(groups)))
+
+
+def rules(results: Results, wanted: Callable[[str], bool]) -> str:
+    """Criteria, paces, sampling and candidates, beside the default and GI."""
+    groups = [group for group in grouped(results) if wanted(group.cell.task)]
+    shown = [name for name in names(groups) if not (is_control(name) or is_plain(name))]
+    return regrets(groups, ["gi", DEFAULT, *shown] if shown else [], DEFAULT)
+
+
+def rules_tuning(results: Results) -> str:
+    return rules(results, lambda task: task in TUNING_TASKS)
+
+
+def rules_deciding(results: Results) -> str:
+    return rules(results, lambda task: task not in TUNING_TASKS)
+
+
+def cells(results: Results) -> str:
+    """Every cell: the best fixed length, and the regret of the plain warmups."""
+    groups = [group for group in grouped(results) if group.best and group.spread]
+    shown = list(filter(is_plain, names(groups)))
+    lines = []
+    for group in groups:
+        best = list(group.losses(group.best or "").values())
+        line = [where(group), group.best or "", f"{fmean(best):.3f}" if best else ""]
+        line.append(f"{group.spread:.4f}")
+        for name in shown:
+            failed = group.failed(name)
+            text = with_margin(group.regret(name).values(), 1)
+            line.append(text + f" ({failed} failed)" * bool(failed))
+        lines.append(line)
+    return grid(["cell", "best fixed", "its loss", "seed sd", *shown], lines)
+
+
+def wrong_length(results: Results) -> str:
+    """What a length set wrong costs, against the same kind of warmup set right."""
+    groups = grouped(results)
+    lines = []
+    for kind in ("fixed", "adaptive"):
+        for task, own in {**by_task(groups), "all": groups}.items():
+            found = [lost(own, kind, wrong) for wrong in WRONG if wrong != RIGHT]
+            lines.append([kind, task, *map(with_margin, found)])
+    head = [text for wrong, text in WRONG.items() if wrong != RIGHT]
+    return grid(["", "", *head], lines)
+
+
+def lost(groups: list[Group], kind: str, wrong: int) -> list[float]:
+    """By seed, in seed standard deviations."""
+    right = f"{kind} {RIGHT} %"
+    return over_seeds(
+        lost_in
+        for group in groups
+        for lost_in in spreads([group], at(group, kind, wrong), right)
+    )
+
+
+def at(group: Group, kind: str, share: int) -> str:
+    """Adaptive with a cap before the first verdict can act is fixed, to the bit."""
+    blind = group.cell.updates * share / 100 <= BLIND
+    return f"{'fixed' if blind else kind} {share} %"
+
+
+def controls(results: Results) -> str:
+    """Adaptive less its controls, in nats, by task and place on the LR ladder."""
+    groups = grouped(results)
+    shown = [name.partition(" of ") for name in names(groups) if is_control(name)]
+    lines = []
+    for task, own in by_task(groups).items():
+        levels = list(zip(*ladders(own), strict=False))
+        for level, each in enumerate(levels, 1):
+            line = [task, f"{level} of {len(levels)}"]
+            for control, of, rule in shown:
+                minus = over_seeds(g.minus(rule, control + of + rule) for g in each)
+                line.append(with_margin(minus, 4))
+            lines.append(line)
+    return grid(["", "LR", *(f"{rule} minus {c}" for c, _, rule in shown)], lines)
+
+
+def chosen(results: Results) -> str:
+    """Length at which the default ended, by cell and cap: median and range."""
+    groups = grouped(results)
+    shown = [n for n in names(groups) if n.startswith("adaptive") and is_plain(n)]
+    lines = []
+    for group in groups:
+        found = [middle(lengths(group.rows.get(n, {}).values())) for n in shown]
+        lines.append([where(group), str(group.cell.updates), *found])
+    return grid(["cell", "updates", *shown], lines)
+
+
+TABLES = {
+    table.__name__: table
+    for table in (
+        *(state, plain_regret, wrong_length, controls),
+        *(rules_tuning, rules_deciding, chosen, cells),
+    )
+}

@@ -1,0 +1,127 @@
+"""The training tasks. To add one, add a line to `TASKS`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from benchmarks.study import cifar, data, models
+from benchmarks.study.data import Data
+
+Batch = tuple[Tensor, Tensor]
+Model = Callable[[Data], nn.Module]
+
+
+def linear_decay(done: int, updates: int) -> float:
+    """The LR is constant, and over the last 30 % falls linearly to 0."""
+    return min(1.0, (updates - done) / (0.3 * updates))
+
+
+def unchanged(model: nn.Module, share: float) -> None:
+    """Nothing happens on the way."""
+
+
+class Task(NamedTuple):
+    """What is trained.
+
+    Attributes:
+        data: Loads it; gets the folder that the user has named, if any.
+        model: Builds the model for the data.
+        batch: Samples in a batch, by the share of the run that is done.
+        fails_above: A run has failed if its validation loss is above, in nats.
+        decay: Factor of the LR by (updates done, updates), on top of the warmup.
+        groups: Parameters of each param group.
+        before: Called before each update with the model and the share done.
+        weight_decay: Passed to the optimizer where it is not 0.
+    """
+
+    data: Callable[[Path | None], Data]
+    model: Model
+    batch: Callable[[float], int]
+    fails_above: float
+    decay: Callable[[int, int], float] = linear_decay
+    groups: Callable[[nn.Module], list[nn.Module]] = lambda model: [model]
+    before: Callable[[nn.Module, float], None] = unchanged
+    weight_decay: float = 0.0
+
+
+def digits(_: Path | None) -> Data:
+    return data.digits()
+
+
+def turned_digits(_: Path | None) -> Data:
+    return data.digits(turned=True)
+
+
+def characters(_: Path | None) -> Data:
+    return data.characters()
+
+
+def words(_: Path | None) -> Data:
+    return data.words()
+
+
+def pretrained_mlp(turned: Data) -> nn.Module:
+    """Trained on upright digits; a new head, and the body frozen."""
+    upright, model = data.digits(), models.mlp(turned)
+    optimizer = torch.optim.Adam(model.parameters())
+    draw = torch.Generator().manual_seed(torch.initial_seed())
+    for _ in range(200):
+        x, y = upright.batch(draw, 64)
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+        optimizer.step()
+    body, head = model[:-1], nn.Linear(128, turned.classes)
+    return nn.Sequential(body.requires_grad_(False), head)
+
+
+def unfreeze(model: nn.Module, share: float) -> None:
+    """The body joins when a third of the run is done: its warmup begins there."""
+    if share >= 1 / 3:
+        model.requires_grad_(True)
+
+
+def multistep(done: int, updates: int) -> float:
+    """RAdam's recipe for CIFAR-10: a tenth after epochs 81 and 122 of 186."""
+    return 0.1 ** sum(done >= updates * epoch / 186 for epoch in (81, 122))
+
+
+def cosine_to_tenth(done: int, updates: int) -> float:
+    return 0.55 + 0.45 * math.cos(math.pi * done / updates)
+
+
+def always(size: int) -> Callable[[float], int]:
+    return lambda share: size
+
+
+TASKS = {
+    "digits MLP": Task(digits, models.mlp, always(64), 1.0),
+    "digits CNN": Task(digits, models.cnn, always(64), 1.0),
+    "char-LM pre-LN": Task(characters, models.pre_ln, always(8), 2.9),
+    "char-LM post-LN": Task(characters, models.post_ln, always(8), 2.9),
+    "char-LM LSTM": Task(characters, models.CharacterLSTM, always(8), 2.9),
+    "fine-tuning": Task(
+        *(turned_digits, pretrained_mlp, always(64), 1.0),
+        groups=lambda model: list(model),
+        before=unfreeze,
+    ),
+    "rare words": Task(words, models.next_word, always(32), 3.1),
+    "batch 8, then 64": Task(
+        digits, models.mlp, lambda share: 8 if share < 0.05 else 64, 1.0
+    ),
+    # For those who have CIFAR-10: see cifar.
+    "ResNet-20": Task(
+        *(cifar.cifar10, cifar.resnet20, always(128), 2.0),
+        decay=multistep,
+        weight_decay=1e-4,
+    ),
+    "WRN-16-4": Task(
+        cifar.cifar10, cifar.wrn16_4, always(128), 2.0, decay=cosine_to_tenth
+    ),
+}

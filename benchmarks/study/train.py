@@ -1,0 +1,184 @@
+"""One run: settings in, a row of results out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch_optimizer
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LambdaLR
+
+from benchmarks.study.data import Data
+from benchmarks.study.store import name_of
+from benchmarks.study.tasks import TASKS, Task
+from benchmarks.study.warmups import WARMUPS, Facts, Settings, factors
+from warmopt import Trace, Warmed
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "Adam": torch.optim.Adam,
+    "AdamW": torch.optim.AdamW,
+    "RMSprop": torch.optim.RMSprop,
+    "NAdam": torch.optim.NAdam,
+    "RAdam": torch.optim.RAdam,
+    "Yogi": torch_optimizer.Yogi,
+    "AdaBelief": torch_optimizer.AdaBelief,
+    "LAMB": torch_optimizer.Lamb,
+}
+CHUNK = 1000  # validation samples at once
+CODE = 1  # of all that the results depend on: raised where it changes what they are
+
+
+def train(
+    run: Settings,
+    device: str = "cpu",
+    folder: Path | None = None,
+    traces: Path | None = None,
+) -> dict[str, Any]:
+    """Trains; the same seed gives the same first model and the same batches.
+
+    The final loss is the mean of the last evaluations, a hundredth of the run apart.
+    `folder` has the data, where a task needs one; `traces` is for those of the warmup,
+    named as `name_of` says.
+    """
+    task, updates = TASKS[run["task"]], run["updates"]
+    data, draw = task.data(folder), torch.Generator().manual_seed(run["seed"])
+    torch.manual_seed(run["seed"])
+    model = task.model(data).to(device)
+    bare = optimizer_of(run, task, model)
+    facts = facts_of(run, bare)
+    trace = Trace() if traces else None
+    optimizer, criterion = warmed(run, bare, facts, trace)
+    told = getattr(criterion, "losses", None)
+    scheduler = LambdaLR(optimizer, lambda done: task.decay(done, updates))
+    paces = [Pace(group) for group in optimizer.param_groups]
+    gap = max(1, updates // 100)
+    read_at = {updates - i * gap for i in range(run["evaluations"])}
+    initial, evaluations = evaluate(model, data, device)[0], []
+    began, used = time.perf_counter(), time.process_time()
+    for update in range(1, updates + 1):
+        done = (update - 1) / updates
+        task.before(model, done)
+        x, y = data.batch(draw, task.batch(done))
+        loss = cross_entropy(model(x.to(device)), y.to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        if told is not None:
+            told.append(loss.item())
+        if not optimizer.done or any(pace.length is None for pace in paces):
+            for pace in paces:
+                pace.look()
+        if update in read_at:
+            evaluations.append(evaluate(model, data, device))
+    if traces and trace is not None:
+        trace.save(traces / f"{name_of(run)}.jsonl")
+    final = sum(loss for loss, _ in evaluations) / len(evaluations)
+    return {
+        "loss": rounded(final),
+        "failed": not final <= task.fails_above,
+        "accuracy": round(evaluations[-1][1], 5),
+        "initial": rounded(initial),
+        "chance": rounded(math.log(data.classes)),
+        "groups": [pace.told(run, facts) for pace in paces],
+        "done_reason": optimizer.done_reason,
+        "seconds": round(time.perf_counter() - began, 2),
+        "cpu_seconds": round(time.process_time() - used, 2),
+    }
+
+
+def optimizer_of(run: Settings, task: Task, model: nn.Module) -> torch.optim.Optimizer:
+    groups = [{"params": list(part.parameters())} for part in task.groups(model)]
+    options: dict[str, Any] = {"lr": run["lr"]}
+    if task.weight_decay:
+        options["weight_decay"] = task.weight_decay
+    if run["beta2"] is not None:
+        own = "alpha" if run["optimizer"] == "RMSprop" else "betas"
+        options[own] = run["beta2"] if own == "alpha" else (0.9, run["beta2"])
+    return OPTIMIZERS[run["optimizer"]](groups, **options)
+
+
+def facts_of(run: Settings, bare: torch.optim.Optimizer) -> Facts:
+    beta2 = bare.defaults.get("alpha") or bare.defaults["betas"][1]
+    return Facts(beta2, run["updates"])
+
+
+def warmed(
+    run: Settings,
+    bare: torch.optim.Optimizer,
+    facts: Facts,
+    trace: Trace | None = None,
+) -> tuple[Warmed, object]:
+    """The optimizer, and the criterion where there is one."""
+    options = dict(run["warmup"])
+    built = WARMUPS[options.pop("kind")](facts, **options)
+    steps = built.get("steps")
+    if isinstance(steps, list):
+        for group, own in zip(bare.param_groups, steps, strict=True):
+            group["warmup_steps"] = own
+        built["steps"] = max(steps)
+    criterion = getattr(built.get("mode"), "criterion", None)
+    return Warmed(bare, **built, trace=trace), criterion
+
+
+class Pace:
+    """Watches from outside how the warmup of a param group goes."""
+
+    def __init__(self, group: dict[str, Any]) -> None:
+        self.group, self.fast = group, 0
+        self.spans: list[list[int]] = []
+        self.length = 0 if group.get("warmup_done", True) else None
+
+    def look(self) -> None:
+        """To be called after each update while it may warm."""
+        if self.length is not None:
+            return
+        updates, fast = self.group["warmup_updates"], self.group.get("warmup_fast", 0)
+        if fast > self.fast:
+            if self.spans and self.spans[-1][1] == updates - 1:
+                self.spans[-1][1] = updates
+            else:
+                self.spans.append([updates, updates])
+        self.fast = fast
+        if self.group["warmup_done"]:
+            self.length = updates
+
+    def told(self, run: Settings, facts: Facts) -> dict[str, Any]:
+        """Its length in updates, None if it did not end; and of an adaptive one more.
+
+        `spans` are the updates at the fast pace, `shortfall` the sum of 1 - factor.
+        """
+        if run["warmup"]["kind"] != "adaptive":
+            return {"length": self.length}
+        count = self.group["warmup_updates"] if self.length is None else self.length
+        own = factors(facts, run["warmup"], self.spans, count)
+        return {
+            "length": self.length,
+            "spans": self.spans,
+            "shortfall": math.fsum(1.0 - factor for factor in own),
+        }
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, data: Data, device: str) -> tuple[float, float]:
+    """Cross-entropy in nats and accuracy on held-out data."""
+    model.eval()
+    x, y = data.validation
+    loss = right = 0.0
+    for own, labels in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
+        scores, labels = model(own.to(device)), labels.to(device)
+        loss += cross_entropy(scores, labels).item() * (len(own) / len(x))
+        right += (scores.argmax(1) == labels).float().mean().item() * len(own) / len(x)
+    model.train()
+    return loss, right
+
+
+def rounded(loss: float) -> float | None:
+    """None where it is not finite, which JSON cannot hold."""
+    return round(loss, 5) if math.isfinite(loss) else None
