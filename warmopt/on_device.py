@@ -23,7 +23,7 @@ __all__ = [
     "to_device",
 ]
 
-MOST_UPDATES = 1_000_000  # of the warmup of a tensor LR: entries of its table
+MOST_ENTRIES = 1_000_000  # of a table: the longest warmup of a tensor LR
 
 
 def factor_table(factor: Callable[[int], float], last: int, lr: Tensor) -> Tensor:
@@ -34,9 +34,9 @@ def factor_table(factor: Callable[[int], float], last: int, lr: Tensor) -> Tenso
     Raises:
         ValueError: It would be too long.
     """
-    if last > MOST_UPDATES:
+    if last > MOST_ENTRIES:
         raise ValueError(
-            f"steps must be at most {MOST_UPDATES} updates where lr is a tensor, got a "
+            f"steps must be at most {MOST_ENTRIES} updates where lr is a tensor, got a "
             f"warmup of {last}. Use a float lr."
         )
     factors = [factor(update) for update in range(1, last + 1)]

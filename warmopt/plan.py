@@ -85,6 +85,31 @@ class Plan:
         self.may_capture = may_capture()
         self.is_compiled = is_compiled(optimizer.step)
 
+    def check_capture(self, live: list[Group]) -> None:
+        """Raises where every replay of a captured graph would repeat one update."""
+        if self._clock.schedule.adaptive is not None:
+            raise RuntimeError(
+                "mode must be a fixed one for its warmup to be captured in a CUDA "
+                f"graph, got {self._clock.schedule.mode!r}, which decides on the host. "
+                "Use mode='linear', or capture when the warmup is done."
+            )
+        frozen = None if self._momentum_start is None else "momentum_start"
+        if len(live) != len(self.groups):
+            frozen = "a param group that was never stepped"
+        for _, groups in self.floats:
+            frozen = f"lr={groups[0]['lr']!r}"
+        for group, ramp in self.tensors:
+            device = getattr(ramp.table, "device", None)
+            if any(param.device != device for param in group["params"]):
+                frozen = f"lr={group['lr']!r}"
+        if frozen:
+            raise RuntimeError(
+                "lr must be a tensor on the device for its warmup to be captured in a "
+                f"CUDA graph, got {frozen}: each replay would repeat this update. "
+                "Build the optimizer with lr=torch.tensor(..., device='cuda') and "
+                "capturable=True, or capture when the warmup is done."
+            )
+
     def scale(self, live: list[Group], scaled: Scaled) -> bool:
         """Multiplies the LR of each warming group, and its momentum, by its factor.
 

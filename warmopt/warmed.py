@@ -205,7 +205,7 @@ class Warmed(Optimizer):
             return Warmed.step(self, *args, **kwargs)
         plan, run = memo.plan, wrapped.step
         if plan.may_capture and is_capturing():
-            self._check_capture()
+            plan.check_capture(wrapped.param_groups)
         if plan.floats and (plan.is_compiled or in_compiled_region()):
             run = eagerly(run)
         scaled: Scaled = []
@@ -338,32 +338,6 @@ class Warmed(Optimizer):
 
     def _is_capturing(self) -> bool:
         return self._memo.plan.may_capture and is_capturing()
-
-    def _check_capture(self) -> None:
-        """Raises where every replay of a captured graph would repeat one update."""
-        if self._clock.schedule.adaptive is not None:
-            raise RuntimeError(
-                "mode must be a fixed one for its warmup to be captured in a CUDA "
-                f"graph, got {self._clock.schedule.mode!r}, which decides on the host. "
-                "Use mode='linear', or capture when the warmup is done."
-            )
-        plan = self._memo.plan
-        frozen = None if self._momentum_start is None else "momentum_start"
-        if len(self.wrapped.param_groups) != len(plan.groups):
-            frozen = "a param group that was never stepped"
-        for _, groups in plan.floats:
-            frozen = f"lr={groups[0]['lr']!r}"
-        for group, ramp in plan.tensors:
-            device = getattr(ramp.table, "device", None)
-            if any(param.device != device for param in group["params"]):
-                frozen = f"lr={group['lr']!r}"
-        if frozen:
-            raise RuntimeError(
-                "lr must be a tensor on the device for its warmup to be captured in a "
-                f"CUDA graph, got {frozen}: each replay would repeat this update. "
-                "Build the optimizer with lr=torch.tensor(..., device='cuda') and "
-                "capturable=True, or capture when the warmup is done."
-            )
 
     # --- groups -------------------------------------------------------------------
 
