@@ -11,9 +11,9 @@ from typing import Any
 __all__ = ["Group", "Scaled", "momentum_key", "scale_momentum"]
 
 Group = dict[str, Any]
-Scaled = list[tuple[Group, str, Any, Any, Any, Any]]
+Scaled = list[tuple[Group, str, Any, Any, Any, int]]
 """What is scaled now, for each: (group, key, base value, scaled value, factor, and
-what an LR follows)."""
+the update that is counted after the step, 0 if none)."""
 
 
 def scale_momentum(group: Group, factor: float, scaled: Scaled) -> None:
