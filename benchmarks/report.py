@@ -76,21 +76,22 @@ at 10 and 100; a whole step on four tensors 1.025 of the bare one while it warms
 """
 
 WHERE = """\
-About fifty bytecodes of `scale` and thirty of `restore` are for each group. Half of those
-are what a snippet of two loops leaves out: the count is read from the group and written
-to it, so that any checkpoint has it; a frozen group, or one at LR 0, is not counted; each
-group must be the object that it was; an LR that the optimizer itself writes is kept.
-timm's scheduler, which writes an LR and is done, is cheaper for that reason, and so is a
-naive subclass at 100 groups. After the warmup it is 27 bytecodes, at any number of groups.
+About fifty bytecodes of `scale` and thirty of `restore` are for each group. Half of
+those are what a snippet of two loops leaves out: the count is read from the group and
+written to it, so that any checkpoint has it; a frozen group, or one at LR 0, is not
+counted; each group must be the object that it was; an LR that the optimizer itself
+writes is kept. timm's scheduler, which writes an LR and is done, is cheaper for that
+reason, and so is a naive subclass at 100 groups. After the warmup it is 27 bytecodes,
+at any number of groups.
 
 **A reading** in adaptive mode was to take 3.5 % of a step, amortised, at a million
-parameters in 161 tensors. It is sixteen small operators, and a `cat` of a chunk or more
-of every tensor; each finds its code and data out of the cache, since the optimizer has
-just walked through all of its state. The more parameters, or the longer `every`, the
-smaller the share; after the warmup it is nothing.
+parameters in 161 tensors. It is sixteen small operators, and a `cat` of a chunk or
+more of every tensor; each finds its code and data out of the cache, since the
+optimizer has just walked through all of its state. The more parameters, or the longer
+`every`, the smaller the share; after the warmup it is nothing.
 
-**On a device** a reading was to be eight kernels. It is as many as it has operators, or
-more; it was not run there yet.
+**On a device** a reading was to be eight kernels. It is as many as it has operators,
+or more; it was not run there yet.
 """
 
 WIDE = (
