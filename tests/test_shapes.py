@@ -102,9 +102,9 @@ def test_staircase_has_equal_plateaus() -> None:
     assert values == [0.25] * 5 + [0.5] * 5 + [0.75] * 5 + [1.0] * 5
 
 
-def test_rectified_is_radams_rectification() -> None:
+@pytest.mark.parametrize("beta2", [0.98, 0.65])
+def test_rectified_is_radams_rectification(beta2: float) -> None:
     """Against the formula in RAdam's own terms."""
-    beta2 = 0.98
     rho_inf = 2 / (1 - beta2) - 1
 
     def rectification(k: int) -> float:
@@ -120,6 +120,12 @@ def test_rectified_is_radams_rectification() -> None:
         assert shapes.rectified(t, 2 / (1 - beta2)) == pytest.approx(
             expected, rel=1e-13
         )
+    assert shapes.rectified(0.01, 2 / (1 - beta2)) >= 0.0
+
+
+def test_what_can_never_be_rectified_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be > 5"):
+        shapes.rectified(1, 5)
 
 
 @pytest.mark.parametrize(

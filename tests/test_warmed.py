@@ -554,7 +554,7 @@ def test_an_lr_written_at_factor_zero_is_dropped() -> None:
 
     class Writing(torch.optim.SGD):
         def step(self) -> None:
-            self.param_groups[0]["lr"] = self.param_groups[0]["lr"] * 0.5
+            self.param_groups[0]["lr"] += 0.5
 
     warmed = Warmed(Writing([Parameter(torch.zeros(1))], lr=1.0), steps=4, offset=1)
     warmed.step()
