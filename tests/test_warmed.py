@@ -763,6 +763,14 @@ def test_rewarm_begins_anew_and_may_change_the_length() -> None:
     assert warmed.done
 
 
+def test_a_rewarm_that_the_shape_refuses_changes_nothing() -> None:
+    warmed = Warmed(torch.optim.Adam([Parameter(torch.zeros(1))]), mode="radam")
+    factors = warmed.factors
+    with pytest.raises(ValueError, match="must be > 5"):
+        warmed.rewarm(5)
+    assert warmed.factors == factors
+
+
 def test_rewarm_starts_a_warmup_where_there_was_none() -> None:
     warmed = Warmed(sgd()[1], steps=0)
     warmed.rewarm(steps=4)
