@@ -205,6 +205,10 @@ def run(
     return used
 
 
+def test_the_default_is_the_preset_that_was_tested() -> None:
+    assert Adaptive() == Adaptive(InverseRootVariance(0.02), every=5, window=5)
+
+
 @pytest.mark.parametrize("shape", MODES)
 def test_a_warmup_that_never_settles_is_the_fixed_one(shape: str) -> None:
     """To the bit: LRs, parameters, state, and the update after which it is done."""

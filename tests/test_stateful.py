@@ -67,7 +67,7 @@ class Sequences(RuleBasedStateMachine):
         lr=LRS,
         tensor=st.booleans(),
         fused=st.booleans(),
-        asks=st.booleans(),
+        asks=st.sampled_from([False, False, True]),
         on_wrapped=st.booleans(),
     )
     def build(
@@ -213,6 +213,7 @@ class Sequences(RuleBasedStateMachine):
         target.add_param_group(group)
         self.model.append(Group(lr, steps, steps))
         self.was_done = False
+        self.step(times=1)  # before anyone asks
 
     @rule(which=st.none() | WHICH, steps=st.none() | LENGTHS)
     def rewarm(self, which: int | None, steps: int | None) -> None:
@@ -222,6 +223,7 @@ class Sequences(RuleBasedStateMachine):
         for index in groups:
             self.model[index] = self.model[index].rewarmed(steps)
         self.was_done = False
+        self.step(times=1)
 
     # --- saved, loaded, copied -------------------------------------------------------
 
@@ -248,6 +250,7 @@ class Sequences(RuleBasedStateMachine):
         ]
         self.was_done = False
         self.schedule(into_wrapped)
+        self.step(times=1)
 
     @rule(lr=LRS)
     def load_of_a_bare_optimizer(self, lr: float) -> None:

@@ -200,7 +200,7 @@ def test_a_bare_checkpoint_leaves_the_warmup_where_it_was() -> None:
     bare.param_groups[0]["lr"] = 0.7
     with pytest.warns(UserWarning, match="goes on from where it was") as warned:
         warmed.load_state_dict(bare.state_dict())
-    assert len(warned) == 1
+    assert [warning.filename for warning in warned] == [__file__]
     assert warmed.param_groups[0]["lr"] == 0.7
     assert warmed.factors == [0.5]
     assert warmed.param_groups[0]["warmup_mode"] == "linear"
