@@ -535,6 +535,12 @@ def test_a_window_that_is_none_begins_anew(key: str, value: Any) -> None:
     assert trace.rows[0]["samples"] == 1
 
 
+def test_what_was_begun_adaptive_is_not_taken_for_a_fixed_warmup() -> None:
+    adaptive, params = wrapped(60)
+    with pytest.raises(ValueError, match=r"begun with, 'adaptive\(linear\)'"):
+        ADAM.wrap(params, steps=60).load_state_dict(adaptive.state_dict())
+
+
 def test_loading_a_bare_state_goes_on_from_where_it_was() -> None:
     warmed, params = wrapped(100, criterion=always)
     run(warmed, params, range(1, 31))
