@@ -773,6 +773,8 @@ def test_a_rewarm_that_the_shape_refuses_changes_nothing() -> None:
 
 def test_rewarm_starts_a_warmup_where_there_was_none() -> None:
     warmed = Warmed(sgd()[1], steps=0)
+    warmed.rewarm()  # of no length
+    assert "warmup_updates" not in warmed.param_groups[0]
     warmed.rewarm(steps=4)
     assert effective(warmed, 2) == [0.25, 0.5]
 
