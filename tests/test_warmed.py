@@ -855,6 +855,8 @@ def test_attributes_reach_the_wrapped_optimizer() -> None:
     assert warmed.mode == "eval"
     assert warmed.state is inner.state
     assert warmed.defaults is inner.defaults
+    warmed.defaults = defaults = dict(inner.defaults)
+    assert inner.defaults is defaults
     warmed.param_groups = groups = [*inner.param_groups]
     assert inner.param_groups is groups
     with pytest.raises(AttributeError, match="no attribute 'missing'"):
