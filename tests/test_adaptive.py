@@ -349,6 +349,13 @@ def test_after_the_end_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert takes == []
 
 
+def test_where_nothing_warms_nothing_is_read() -> None:
+    params, trace = ADAM.params(), Trace()
+    warmed = ADAM.wrap(params, steps=0, trace=trace)
+    run(warmed, params, range(1, 20))
+    assert list(trace) == []
+
+
 def test_it_does_not_grow() -> None:
     """Bytes held from our own lines: after many readings no more than after few."""
     warmed, params = wrapped(10**6, every=1, window=3)

@@ -861,6 +861,8 @@ def test_attributes_reach_the_wrapped_optimizer() -> None:
     assert inner.param_groups is groups
     with pytest.raises(AttributeError, match="no attribute 'missing'"):
         _ = warmed.missing
+    with pytest.raises(AttributeError, match="wrapped"):
+        _ = Warmed.__new__(Warmed).missing  # as while it is being unpickled
     assert isinstance(warmed, torch.optim.Optimizer)
     assert {warmed: 1}[warmed] == 1
 
