@@ -89,6 +89,12 @@ def test_a_shape_given_as_a_function_has_its_end(shape: shapes.Shape) -> None:
     assert Schedule(shape, 7).last_update(7) == last_update(shape, 7)
 
 
+def test_a_function_is_asked_from_update_one_to_the_last() -> None:
+    schedule = Schedule(lambda t, n: 0.5, 4, offset=2)
+    factors = [schedule.factor(update, 4, 0.0) for update in range(1, 8)]
+    assert factors == [0.0, 0.0, 0.5, 0.5, 0.5, 0.5, 1.0]
+
+
 def test_a_builtin_that_tells_no_signature_is_a_mode() -> None:
     assert Schedule(min, 8).factor(2, 8, 0.0) == 2.0
 
