@@ -205,6 +205,10 @@ def run(
     return used
 
 
+def test_the_default_is_the_preset_that_was_tested() -> None:
+    assert Adaptive() == Adaptive(InverseRootVariance(0.02), every=5, window=5)
+
+
 @pytest.mark.parametrize("shape", MODES)
 def test_a_warmup_that_never_settles_is_the_fixed_one(shape: str) -> None:
     """To the bit: LRs, parameters, state, and the update after which it is done."""
@@ -343,6 +347,13 @@ def test_after_the_end_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     fixed = ADAM.wrap(params, steps=30)
     run(fixed, params, range(1, 20))
     assert takes == []
+
+
+def test_where_nothing_warms_nothing_is_read() -> None:
+    params, trace = ADAM.params(), Trace()
+    warmed = ADAM.wrap(params, steps=0, trace=trace)
+    run(warmed, params, range(1, 20))
+    assert list(trace) == []
 
 
 def test_it_does_not_grow() -> None:
@@ -529,6 +540,12 @@ def test_a_window_that_is_none_begins_anew(key: str, value: Any) -> None:
     run(fresh, fresh_params, range(9, 13))
     assert [row["update"] for row in trace] == [10]
     assert trace.rows[0]["samples"] == 1
+
+
+def test_what_was_begun_adaptive_is_not_taken_for_a_fixed_warmup() -> None:
+    adaptive, params = wrapped(60)
+    with pytest.raises(ValueError, match=r"begun with, 'adaptive\(linear\)'"):
+        ADAM.wrap(params, steps=60).load_state_dict(adaptive.state_dict())
 
 
 def test_loading_a_bare_state_goes_on_from_where_it_was() -> None:

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer, lr_scheduler
 
-from tests.optimizers import ROWS, assert_same, snapshot
+from tests.optimizers import ROWS, Row, assert_same, snapshot
 from tests.processes import FORKS
-from warmopt import Warmed
+from warmopt import Adaptive, Warmed
 from warmopt.shapes import MODES, polynomial
 
 UPDATES = 12
@@ -109,16 +109,16 @@ ROW = ROWS["adamw-loop"]
 
 
 def started(
-    wrap: bool = True, mode: Any = "linear", **options: Any
+    wrap: bool = True, mode: Any = "linear", row: Row = ROW, **options: Any
 ) -> tuple[Any, list[Parameter]]:
     """An optimizer of two groups after two updates."""
-    params = ROW.params()
-    groups = [ROW.group([param]) for param in params]
+    params = row.params()
+    groups = [row.group([param]) for param in params]
     if mode not in MODES or MODES[mode].steps_from_beta2 is None:
         options["steps"] = 8
-    optimizer = ROW.wrap(groups, mode=mode, **options) if wrap else ROW.build(groups)
+    optimizer = row.wrap(groups, mode=mode, **options) if wrap else row.build(groups)
     for update in (1, 2):
-        ROW.step(optimizer, params, update)
+        row.step(optimizer, params, update)
     return optimizer, params
 
 
@@ -384,6 +384,12 @@ def test_a_length_or_start_beyond_all_floats_is_refused_by_its_name(key: str) ->
 
 MOST = 2**53
 BIG = 1e30  # times an LR, a float32 holds it
+WINDOWS = st.builds(  # of the right size and of others, of any type
+    torch.full,
+    st.sampled_from([(256,), (5,), (4, 64), (0,), ()]),
+    st.sampled_from([0, 1, -1, math.nan, math.inf]),
+    dtype=st.sampled_from([torch.float32, torch.float16, torch.complex64]),
+)
 ALLOWED: dict[str, st.SearchStrategy[Any]] = {
     "warmup_updates": st.integers(0, 9) | st.integers(0, MOST),
     "warmup_done": st.booleans(),
@@ -391,6 +397,10 @@ ALLOWED: dict[str, st.SearchStrategy[Any]] = {
     "warmup_length": st.integers(0, 9) | st.floats(0, MOST),
     "warmup_steps": st.integers(0, 9) | st.integers(0, 2 * MOST),
     "warmup_start": st.floats(0, 1) | st.floats(0, BIG),
+    "warmup_fast": st.integers(0, 9) | st.integers(0, MOST),
+    "warmup_settled": st.booleans(),
+    "warmup_ring": WINDOWS,
+    "warmup_latest": WINDOWS,
 }
 PLACES: list[Place] = [
     *((*GROUPS, index, key) for index in (0, 1) for key in (*ALLOWED, "lr", "betas")),
@@ -411,23 +421,33 @@ CHANGE = st.tuples(st.sampled_from(PLACES), JUNK) | st.sampled_from(
 ).flatmap(lambda key: st.tuples(st.just((*GROUP, key)), ALLOWED[key]))
 
 
+# Refused late: the expected failures below.
+LATE = ("'lr'", "> 5 for the rectified shape", "updates where lr is a tensor")
+
+
 @given(
-    mode=st.sampled_from(list(MODES)),
+    mode=st.sampled_from([*MODES, Adaptive(every=1, window=2)]),
+    row=st.sampled_from([ROW, ROWS["adam-tensor_lr"]]),
     changes=st.lists(CHANGE, min_size=1, max_size=3),
 )
 @settings(max_examples=300)
 def test_whatever_is_loaded_is_refused_whole_or_steps_as_the_bare_one_does(
-    mode: str, changes: list[tuple[Place, Any]]
+    mode: str | Adaptive, row: Row, changes: list[tuple[Place, Any]]
 ) -> None:
-    state = copy.deepcopy(started(mode=mode)[0].state_dict())
+    state = copy.deepcopy(started(mode=mode, row=row)[0].state_dict())
     for place, value in changes:
         raised(partial(changed, state, place, value))  # its place may be gone
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what junk does in torch
-        bare_error, bare_same, bare_failed, _ = loaded(copy.deepcopy(state), wrap=False)
-        error, same, failed, warmed = loaded(state, mode=mode)
+        bare_error, bare_same, bare_failed, _ = loaded(
+            copy.deepcopy(state), wrap=False, row=row
+        )
+        error, same, failed, warmed = loaded(state, mode=mode, row=row)
     if error:
-        assert same or not bare_same  # torch casts the state last, and may fail there
+        if any(words in str(error) for words in LATE):
+            return
+        # torch casts the state last, and may fail there.
+        assert same or (bare_error and not bare_same)
         if not bare_error:
             assert isinstance(error, (TypeError, ValueError))
             assert "warmup_" in str(error)
@@ -437,3 +457,23 @@ def test_whatever_is_loaded_is_refused_whole_or_steps_as_the_bare_one_does(
     if not failed:
         starts = [group.get("warmup_start", 0) for group in warmed.param_groups]
         assert all(0 <= factor <= max(1, *starts) for factor in warmed.factors)
+
+
+@pytest.mark.xfail(strict=True, reason="found out only when all has been loaded")
+@pytest.mark.parametrize(
+    ("name", "mode", "key", "value"),
+    [
+        ("adamw-loop", "linear", "lr", DELETE),
+        ("adamw-loop", "radam", "warmup_length", 1),
+        ("adam-tensor_lr", "linear", "warmup_length", 2_000_000),
+    ],
+)
+def test_a_state_refused_late_changes_nothing(
+    name: str, mode: str, key: str, value: Any
+) -> None:
+    built: dict[str, Any] = {"mode": mode, "row": ROWS[name]}
+    state = copy.deepcopy(started(**built)[0].state_dict())
+    changed(state, (*GROUP, key), value)
+    error, same, _, _ = loaded(state, **built)
+    assert error
+    assert same

@@ -68,6 +68,10 @@ def settles(stream: Stream, criterion: Criterion) -> int | None:
         (Drift(by="tensor"), {"drifts": (0.0, 1.0), "sizes": (3, 1)}, False),
         (Drift(), {"drifts": (0.0, NAN), "sizes": (1, 99)}, True),
         (Drift(), {"drifts": (), "sizes": ()}, False),
+        # At the limit, which is then a sum of powers of two.
+        (Drift(), {"drifts": (0.2,), "sizes": (1,), "span": 2, "beta2": 0.5}, True),
+        (Drift(), {"drifts": (0.25,), "sizes": (1,), "span": 2, "beta2": 0.5}, False),
+        (Drift(quantile=1.0), {"drifts": (0.0,), "sizes": (1,)}, True),
         (NormRatio(), {"norm_ratio": 0.96}, True),
         (NormRatio(), {"norm_ratio": 0.95}, False),
         (NormRatio(), {"norm_ratio": 9.0}, True),
@@ -78,6 +82,7 @@ def settles(stream: Stream, criterion: Criterion) -> int | None:
         (NormRatio(orientation="new_over_old"), {"norm_ratio": 1.05}, False),
         (NormRatio(orientation="new_over_old"), {"norm_ratio": 0.1}, True),
         (NormRatio(orientation="new_over_old"), {"norm_ratio": 0.0}, False),
+        (NormRatio(0.5, "new_over_old"), {"norm_ratio": 2.0}, True),
         (TWO_SIDED, {"norm_ratio": 0.97}, True),
         (TWO_SIDED, {"norm_ratio": 0.95}, False),
         (TWO_SIDED, {"norm_ratio": 1.05}, False),
@@ -91,6 +96,7 @@ def settles(stream: Stream, criterion: Criterion) -> int | None:
         (EffectiveSampleSize(), {"beta2": None}, False),
         (UpdateRMS(), {"update_rms": 0.344}, True),
         (UpdateRMS(), {"update_rms": 0.345}, False),
+        (UpdateRMS(), {"update_rms": 1.5, "beta1": 0.0}, True),
         (UpdateRMS(), {"update_rms": 0.344, "beta1": None}, False),
     ],
 )

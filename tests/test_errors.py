@@ -286,12 +286,23 @@ def test_beta2_must_give_a_length(mode: str, betas: tuple, message: str) -> None
     assert str(refused.value) == message
 
 
-def test_a_momentum_start_needs_a_momentum() -> None:
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [
+        (torch.optim.SGD, {}),
+        (torch.optim.SGD, {"momentum": 0.0}),
+        (torch.optim.Adam, {"betas": (0.0, 0.9)}),
+    ],
+)
+def test_a_momentum_start_needs_a_momentum(
+    optimizer: type[torch.optim.Optimizer], options: dict[str, Any]
+) -> None:
+    without = optimizer([Parameter(torch.zeros(1))], **options)
     with pytest.raises(ValueError, match="momentum_start") as refused:
-        Warmed(sgd(), steps=10, momentum_start=0.8)
+        Warmed(without, steps=10, momentum_start=0.8)
     assert str(refused.value) == (
-        "momentum_start must be left out, got 0.8: no param group of SGD has a momentum "
-        "(looked for 'momentum' and 'betas')."
+        f"momentum_start must be left out, got 0.8: no param group of "
+        f"{optimizer.__name__} has a momentum (looked for 'momentum' and 'betas')."
     )
 
 

@@ -54,6 +54,20 @@ def test_they_are_what_float64_gives() -> None:
     )
 
 
+def test_not_in_full_it_is_the_first_number_alone() -> None:
+    ring, momentum = window()
+    whole = statistics(ring, momentum, window=5)
+    short = statistics(ring, momentum, window=5, in_full=False)
+    assert short.shape == whole.shape
+    assert short[0] == whole[0]
+    assert short[1:].isnan().all()
+
+
+def test_two_samples_can_be_a_window() -> None:
+    ring, _ = window()
+    assert not statistics(ring[:2], window=2)[0].isnan()
+
+
 def test_rows_and_columns_of_zeros_change_nothing() -> None:
     ring, momentum = window()
     padded = torch.zeros(5, 9, 80)

@@ -74,6 +74,31 @@ def test_a_schedule_ends_at_its_last_update(
         assert schedule.factor(end - 1, steps, schedule.start) != 1.0 or end > steps
 
 
+def test_the_ends_of_what_a_schedule_allows() -> None:
+    assert Schedule("linear", 2**53).steps == 2**53
+    with pytest.raises(ValueError, match=r"2\*\*53"):
+        Schedule("linear", 2**53 + 1)
+    assert Schedule("linear", 0.3, total_steps=1).steps == 1
+    assert Schedule("linear", 1).offset == 0
+    with pytest.raises(ValueError, match="finite number"):
+        Schedule(lambda t, n: math.inf, 8).factor(1, 8, 0.0)
+
+
+@pytest.mark.parametrize("shape", ALL)
+def test_a_shape_given_as_a_function_has_its_end(shape: shapes.Shape) -> None:
+    assert Schedule(shape, 7).last_update(7) == last_update(shape, 7)
+
+
+def test_a_function_is_asked_from_update_one_to_the_last() -> None:
+    schedule = Schedule(lambda t, n: 0.5, 4, offset=2)
+    factors = [schedule.factor(update, 4, 0.0) for update in range(1, 8)]
+    assert factors == [0.0, 0.0, 0.5, 0.5, 0.5, 0.5, 1.0]
+
+
+def test_a_builtin_that_tells_no_signature_is_a_mode() -> None:
+    assert Schedule(min, 8).factor(2, 8, 0.0) == 2.0
+
+
 def test_the_default_first_update_is_not_lost() -> None:
     for shape in ALL:
         assert shape(1, 100) > 0.0
@@ -97,14 +122,21 @@ def test_closed_forms(steps: int) -> None:
         assert shapes.constant(t, steps, 0.3) == (1.0 if t == steps else 0.3)
 
 
+def test_the_defaults_are_those_of_the_docs() -> None:
+    assert shapes.constant(1, 3) == 1 / 3
+    assert shapes.staircase(1, 100) == 1 / 5
+    assert shapes.exponential(1, 2) == 0.01**0.5
+    assert shapes.polynomial(1, 2) == 0.5**2
+
+
 def test_staircase_has_equal_plateaus() -> None:
     values = [shapes.staircase(t, 20, levels=4) for t in range(1, 21)]
     assert values == [0.25] * 5 + [0.5] * 5 + [0.75] * 5 + [1.0] * 5
 
 
-def test_rectified_is_radams_rectification() -> None:
+@pytest.mark.parametrize("beta2", [0.98, 0.65])
+def test_rectified_is_radams_rectification(beta2: float) -> None:
     """Against the formula in RAdam's own terms."""
-    beta2 = 0.98
     rho_inf = 2 / (1 - beta2) - 1
 
     def rectification(k: int) -> float:
@@ -120,6 +152,16 @@ def test_rectified_is_radams_rectification() -> None:
         assert shapes.rectified(t, 2 / (1 - beta2)) == pytest.approx(
             expected, rel=1e-13
         )
+    assert shapes.rectified(0.01, 2 / (1 - beta2)) >= 0.0
+
+
+def test_what_can_never_be_rectified_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be > 5"):
+        shapes.rectified(1, 5)
+    rule = MODES["radam"].steps_from_beta2
+    assert rule is not None
+    with pytest.raises(ValueError, match=r"beta2 > 0\.6, got 0\.6"):
+        rule(0.6)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +172,7 @@ def test_rectified_is_radams_rectification() -> None:
         ("untuned_linear", 0.0, 2),
         ("untuned_exponential", 0.999, 1000),
         ("untuned_exponential", 0.995, 200),
+        ("radam", 0.75, 8),
     ],
 )
 def test_untuned_lengths_are_rounded_not_cut(

@@ -200,7 +200,7 @@ def test_a_bare_checkpoint_leaves_the_warmup_where_it_was() -> None:
     bare.param_groups[0]["lr"] = 0.7
     with pytest.warns(UserWarning, match="goes on from where it was") as warned:
         warmed.load_state_dict(bare.state_dict())
-    assert len(warned) == 1
+    assert [warning.filename for warning in warned] == [__file__]
     assert warmed.param_groups[0]["lr"] == 0.7
     assert warmed.factors == [0.5]
     assert warmed.param_groups[0]["warmup_mode"] == "linear"
@@ -554,7 +554,7 @@ def test_an_lr_written_at_factor_zero_is_dropped() -> None:
 
     class Writing(torch.optim.SGD):
         def step(self) -> None:
-            self.param_groups[0]["lr"] = self.param_groups[0]["lr"] * 0.5
+            self.param_groups[0]["lr"] += 0.5
 
     warmed = Warmed(Writing([Parameter(torch.zeros(1))], lr=1.0), steps=4, offset=1)
     warmed.step()
@@ -763,8 +763,18 @@ def test_rewarm_begins_anew_and_may_change_the_length() -> None:
     assert warmed.done
 
 
+def test_a_rewarm_that_the_shape_refuses_changes_nothing() -> None:
+    warmed = Warmed(torch.optim.Adam([Parameter(torch.zeros(1))]), mode="radam")
+    factors = warmed.factors
+    with pytest.raises(ValueError, match="must be > 5"):
+        warmed.rewarm(5)
+    assert warmed.factors == factors
+
+
 def test_rewarm_starts_a_warmup_where_there_was_none() -> None:
     warmed = Warmed(sgd()[1], steps=0)
+    warmed.rewarm()  # of no length
+    assert "warmup_updates" not in warmed.param_groups[0]
     warmed.rewarm(steps=4)
     assert effective(warmed, 2) == [0.25, 0.5]
 
@@ -845,10 +855,14 @@ def test_attributes_reach_the_wrapped_optimizer() -> None:
     assert warmed.mode == "eval"
     assert warmed.state is inner.state
     assert warmed.defaults is inner.defaults
+    warmed.defaults = defaults = dict(inner.defaults)
+    assert inner.defaults is defaults
     warmed.param_groups = groups = [*inner.param_groups]
     assert inner.param_groups is groups
     with pytest.raises(AttributeError, match="no attribute 'missing'"):
         _ = warmed.missing
+    with pytest.raises(AttributeError, match="wrapped"):
+        _ = Warmed.__new__(Warmed).missing  # as while it is being unpickled
     assert isinstance(warmed, torch.optim.Optimizer)
     assert {warmed: 1}[warmed] == 1
 
