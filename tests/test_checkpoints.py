@@ -8,6 +8,7 @@ import math
 import os
 import pickletools
 import random
+import re
 import signal
 import sys
 import warnings
@@ -325,14 +326,14 @@ BROKEN: list[tuple[Place, Any, type[Exception], str]] = [
     (COUNT, True, TypeError, f"warmup_updates {MINE} an int, got True"),
     (COUNT, None, TypeError, f"warmup_updates {MINE} an int, got None"),
     (COUNT, [{"a": []}], TypeError, f"warmup_updates {MINE} an int, got [{{"),
-    (COUNT, 10**400, ValueError, f"warmup_updates {MINE} in [0, 2**53], got 1000"),
+    (COUNT, 10**400, ValueError, f"warmup_updates {MINE} 0 or in [1, 2**53], got 1000"),
     (COUNT, DELETE, TypeError, f"warmup_updates {MINE} an int"),
     ((*GROUP, "warmup_done"), torch.tensor(1), TypeError, f"warmup_done {MINE} a bool"),
     ((*GROUP, "warmup_done"), "no", TypeError, f"warmup_done {MINE} a bool, got 'no'"),
     ((*GROUP, "warmup_mode"), ["linear"], ValueError, "'linear'] (warmup_mode of"),
     ((*GROUP, "warmup_mode"), torch.ones(2), ValueError, "(warmup_mode of param group"),
-    ((*GROUP, "warmup_length"), -1, ValueError, f"warmup_length {MINE} in [0, 2**53]"),
-    ((*GROUP, "warmup_length"), math.inf, ValueError, f"warmup_length {MINE} in [0, 2"),
+    ((*GROUP, "warmup_length"), -1, ValueError, f"warmup_length {MINE} 0 or in"),
+    ((*GROUP, "warmup_length"), math.inf, ValueError, f"warmup_length {MINE} 0 or in"),
     ((*GROUP, "warmup_length"), "9", TypeError, f"warmup_length {MINE} a number, got"),
     ((*GROUP, "warmup_steps"), math.nan, ValueError, f"warmup_steps {MINE} an int of"),
     ((*GROUP, "warmup_steps"), torch.tensor(3), TypeError, f"warmup_steps {MINE} an"),
@@ -421,10 +422,6 @@ CHANGE = st.tuples(st.sampled_from(PLACES), JUNK) | st.sampled_from(
 ).flatmap(lambda key: st.tuples(st.just((*GROUP, key)), ALLOWED[key]))
 
 
-# Refused late: the expected failures below.
-LATE = ("'lr'", "> 5 for the rectified shape", "updates where lr is a tensor")
-
-
 @given(
     mode=st.sampled_from([*MODES, Adaptive(every=1, window=2)]),
     row=st.sampled_from([ROW, ROWS["adam-tensor_lr"]]),
@@ -444,13 +441,11 @@ def test_whatever_is_loaded_is_refused_whole_or_steps_as_the_bare_one_does(
         )
         error, same, failed, warmed = loaded(state, mode=mode, row=row)
     if error:
-        if any(words in str(error) for words in LATE):
-            return
         # torch casts the state last, and may fail there.
         assert same or (bare_error and not bare_same)
         if not bare_error:
             assert isinstance(error, (TypeError, ValueError))
-            assert "warmup_" in str(error)
+            assert re.search("warmup_|lr", str(error))
         return
     assert not bare_error
     assert (failed is None) == (bare_failed is None)
@@ -459,16 +454,16 @@ def test_whatever_is_loaded_is_refused_whole_or_steps_as_the_bare_one_does(
         assert all(0 <= factor <= max(1, *starts) for factor in warmed.factors)
 
 
-@pytest.mark.xfail(strict=True, reason="found out only when all has been loaded")
 @pytest.mark.parametrize(
     ("name", "mode", "key", "value"),
     [
         ("adamw-loop", "linear", "lr", DELETE),
         ("adamw-loop", "radam", "warmup_length", 1),
         ("adam-tensor_lr", "linear", "warmup_length", 2_000_000),
+        ("adamw-loop", "exponential", "warmup_length", 1e-195),
     ],
 )
-def test_a_state_refused_late_changes_nothing(
+def test_what_could_not_be_stepped_is_refused_before_it_is_loaded(
     name: str, mode: str, key: str, value: Any
 ) -> None:
     built: dict[str, Any] = {"mode": mode, "row": ROWS[name]}

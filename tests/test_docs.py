@@ -49,7 +49,7 @@ def test_doctest_finds_the_examples() -> None:
 
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted(DOCS.glob("*.md")))]
 WITHOUT_PYTHON = {"changelog", "command-line", "contributing", "design"}
-WITHOUT_PYTHON |= {"performance", "study", "what-works"}
+WITHOUT_PYTHON |= {"mutants", "performance", "study", "what-works"}
 # Its sections stand by themselves, and share a worker with the tests of the same.
 BY_SECTION = "docs/frameworks.md"
 WORKERS = {"Lightning": "lightning", "transformers.Trainer": "transformers"}

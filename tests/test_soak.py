@@ -32,8 +32,6 @@ def ones(optimizer: type[Optimizer]) -> tuple[Parameter, Optimizer]:
     return param, optimizer([param], lr=1.0)
 
 
-# Said of a rewarm under a decayed schedule too, where the optimizer has no state.
-@pytest.mark.filterwarnings("ignore:The first update runs at LR:UserWarning")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     "updates", [20_000, pytest.param(1_000_000, marks=pytest.mark.long)]

@@ -218,7 +218,6 @@ class Sequences(RuleBasedStateMachine):
     @rule(which=st.none() | WHICH, steps=st.none() | LENGTHS)
     def rewarm(self, which: int | None, steps: int | None) -> None:
         groups = range(len(self.model)) if which is None else [which % len(self.model)]
-        assert self.warmed.factors  # settles: see the expected failures below
         self.warmed.rewarm(steps, None if which is None else list(groups))
         for index in groups:
             self.model[index] = self.model[index].rewarmed(steps)
@@ -258,7 +257,6 @@ class Sequences(RuleBasedStateMachine):
             {"params": group["params"], "lr": self.real(lr)}
             for group in self.warmed.param_groups
         ]
-        assert self.warmed.factors  # settles: see the expected failures below
         self.warmed.load_state_dict(SGD(groups, fused=self.fused).state_dict())
         self.model = [replace(group, lr=lr) for group in self.model]
 
@@ -307,7 +305,6 @@ def test_any_sequence_of_operations_keeps_the_invariants(runs: int) -> None:
     )
 
 
-@pytest.mark.xfail(strict=True, reason="neither settles what is still uncounted")
 @pytest.mark.filterwarnings("ignore:The loaded state is of an optimizer without warmup")
 @pytest.mark.parametrize(("act", "factor"), [("rewarm", 0.25), ("load_bare", 0.5)])
 def test_what_follows_a_step_by_a_scaler_finds_it_counted(

@@ -245,8 +245,13 @@ class Clock:
         if not isinstance(length, (int, float)) or isinstance(length, bool):
             raise TypeError(f"{LENGTH} of {name} must be a number, got {length!r}.")
         for key, value in ((UPDATES, int(updates)), (LENGTH, length)):
-            if not 0 <= value <= MOST_UPDATES:
-                raise ValueError(f"{key} of {name} must be in [0, 2**53], got {value}.")
+            if value and not 1 <= value <= MOST_UPDATES:  # nan fails too
+                allowed = f"0 or in [1, 2**53], got {value}"
+                raise ValueError(f"{key} of {name} must be {allowed}.")
+        try:
+            schedule.last_update(length)  # the shape may refuse it
+        except ValueError as error:
+            raise ValueError(f"{LENGTH} of {name}: {error}") from None
         fast, settled = group.get(FAST, 0), group.get(SETTLED, False)
         if type(fast) is not int:
             raise TypeError(f"{FAST} of {name} must be an int, got {fast!r}.")

@@ -68,8 +68,6 @@ def checked_and_completed(
     saved = list(state_dict["param_groups"])
     if not all(isinstance(group, dict) for group in saved):
         return state_dict  # torch will refuse it
-    for index, group in enumerate(saved):
-        clock.check(group, f"param group {index} of the loaded state")
     bare = False
     # Where there are more of the one than of the other, torch will refuse.
     for index, (old, new) in enumerate(zip(live, saved, strict=False)):
@@ -78,6 +76,7 @@ def checked_and_completed(
             ours += (*STATE, *ADAPTIVE_STATE)
         kept = {key: old[key] for key in ours if key in old and key not in new}
         saved[index] = {**new, **kept}
+        clock.check_new(saved[index], f"param group {index} of the loaded state")
         bare = bare or UPDATES in kept
     if bare:
         warnings.warn(

@@ -49,9 +49,10 @@ class Plan:
         clock: Clock,
         pools: list[Pool],
         momentum_start: float | None,
+        is_fresh: bool,
     ) -> None:
         self._optimizer, self._clock = optimizer, clock
-        self._momentum_start = momentum_start
+        self._momentum_start, self._is_fresh = momentum_start, is_fresh
         self.groups = list(optimizer.param_groups)
         self.floats: list[tuple[Ramp, list[Group]]] = []
         self.tensors: list[tuple[Group, Ramp]] = []
@@ -132,7 +133,7 @@ class Plan:
                         if update > ramp.last:
                             return False
                     at, factor = update, ramp.formula(update, ramp.steps, ramp.start)
-                    if update == 1:
+                    if update == 1 and self._is_fresh:
                         check_first_lr(self._optimizer, group)
                 base, params = group["lr"], group["params"]
                 if not base or (params and not params[0].requires_grad):

@@ -43,6 +43,7 @@ class _Memo:
 
     def __init__(self) -> None:
         self.plan: Plan
+        self.is_fresh = True  # never told to warm again
         self.groups_done = -1  # how many there are, once the warmup of all is over
         self.pools: list[Pool] = []  # of groups whose second moment is read
         self.last: Scaled = []  # of the last step, for get_last_lr
@@ -349,7 +350,9 @@ class Warmed(Optimizer):
                 clock.check_new(group, "a new param group")
             clock.enrol(group)
         memo.pools = self._formed_pools()
-        memo.plan = Plan(wrapped, clock, memo.pools, self._momentum_start)
+        memo.plan = Plan(
+            wrapped, clock, memo.pools, self._momentum_start, memo.is_fresh
+        )
         memo.groups_done = memo.plan.groups_done
         return memo.plan
 
@@ -418,9 +421,10 @@ class Warmed(Optimizer):
             steps = self._clock.schedule.checked_steps("steps", steps)
         for index, group in chosen.items():
             self._clock.check(group, f"param group {index}")
+        self._settle()  # the last update belongs to the warmup before
         for group in chosen.values():
             self._clock.restart(group, steps)
-        self._memo.last, self._memo.pools = [], []
+        self._memo.last, self._memo.pools, self._memo.is_fresh = [], [], False
         self._enrol_groups()
 
     # --- what users ask -----------------------------------------------------------
@@ -525,6 +529,7 @@ class Warmed(Optimizer):
         self._settle()
 
     def _before_load(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        self._settle()
         live = self.wrapped.param_groups
         return checked_and_completed(state_dict, live, self._clock)
 
