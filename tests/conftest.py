@@ -9,6 +9,7 @@ import torch
 from tests import what_works
 from tests.broken_upstream import BROKEN_UPSTREAM
 from tests.optimizers import ROWS, Row
+from tests.ranks import Ranks
 
 torch.set_num_threads(1)  # the tensors are tiny
 # The same examples in every run, however slow the machine.
@@ -29,6 +30,15 @@ def row(request: pytest.FixtureRequest) -> Row:
 @pytest.fixture(params=[name for name, row in ROWS.items() if not row.one_group])
 def multi_group_row(request: pytest.FixtureRequest) -> Row:
     return ROWS[request.param]
+
+
+@pytest.fixture(scope="session")
+def groups() -> Iterator[dict[int, Ranks]]:
+    """Process groups of 2 and of 4 ranks, which all tests of one worker share."""
+    groups = {size: Ranks(size) for size in (2, 4)}
+    yield groups
+    for ranks in groups.values():
+        ranks.stop()
 
 
 def _upstream_error(item: pytest.Item) -> str | None:

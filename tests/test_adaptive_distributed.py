@@ -187,15 +187,6 @@ def check_run(
     }
 
 
-@pytest.fixture(scope="module")
-def groups() -> Iterator[dict[int, Ranks]]:
-    """The process groups of 2 and of 4 ranks, which all tests share."""
-    groups = {size: Ranks(size) for size in (2, 4)}
-    yield groups
-    for ranks in groups.values():
-        ranks.stop()
-
-
 def alike(of_ranks: list[Any]) -> Any:
     """What all ranks have said, if they have said the same."""
     assert len(set(map(repr, of_ranks))) == 1

@@ -6,7 +6,7 @@ What begins with `check_` runs on all ranks; the tests compare what it returns.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -212,15 +212,6 @@ def check_twin(engine: str, kind: str) -> None:
     assert all(warmed.done for warmed in warmed_of(training))
     for old, new in zip(before, shards(training[0]), strict=True):
         assert not (old == new).any()  # it was really trained
-
-
-@pytest.fixture(scope="module")
-def groups() -> Iterator[dict[int, Ranks]]:
-    """The process groups of 2 and of 4 ranks, which all tests share."""
-    groups = {size: Ranks(size) for size in (2, 4)}
-    yield groups
-    for ranks in groups.values():
-        ranks.stop()
 
 
 TWINS = [
