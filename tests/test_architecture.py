@@ -15,7 +15,7 @@ PACKAGE = Path(warmopt.__file__).parent
 LEVELS = [
     ["shapes", "criteria", "couplings", "group_lr", "known_optimizers", "plots"],
     ["on_device", "compiling", "sampling", "second_moments"],
-    ["adaptive", "readings"],
+    ["adaptive", "readings", "samples"],
     ["schedule", "trace", "probe"],
     ["clock"],
     ["loading", "pool"],

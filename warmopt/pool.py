@@ -115,5 +115,5 @@ class Pool:
 
     def describe(self) -> str:
         """What share of the parameters is watched, in words; empty before a reading."""
-        share = self._probe.watched
+        share = self._probe.samples.watched
         return f"watching {share:.0%} of the parameters" if share else ""

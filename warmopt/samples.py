@@ -1,0 +1,186 @@
+"""Samples of the second moments of some parameters, as their optimizer has them now.
+
+Where they lie is looked up once, and anew when the optimizer has put other tensors into
+its state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import repeat
+from operator import is_
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from warmopt.group_lr import Group
+from warmopt.on_device import to_device
+from warmopt.sampling import is_counted_here, sampler
+from warmopt.second_moments import (
+    Moment,
+    find_moment,
+    no_second_moment,
+    stalls,
+    warn_if_one_stalls,
+)
+
+__all__ = ["Samples"]
+
+
+class Samples:
+    """What is sampled of the second moments, and with them of the momentum if asked for.
+
+    Attributes:
+        found: The second moment of each parameter that has one; empty before the first
+            look-up.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        params: list[tuple[Parameter, Group]],
+        second_moment: str | Callable[..., Any] | None,
+        *,
+        with_momentum: bool,
+        count: int,
+        device: torch.device,
+        mesh: Any,
+        may_be_none: bool,
+    ) -> None:
+        self._optimizer, self._params = optimizer, params
+        self._second_moment, self._may_be_none = second_moment, may_be_none
+        self._kinds = ("values", "momentum") if with_momentum else ("values",)
+        self._count, self._device, self._mesh = count, device, mesh
+        self.found: dict[Parameter, Moment] = {}
+        self._samplers: list[Callable[[], Tensor]] = []
+        self._log_decays = torch.empty(0)
+        self._ages: list[Any] = []
+        self._age_views: list[Tensor] = []
+        # What the last look-up has seen: if it is so still, it holds.
+        self._state: Any = None
+        self._entries: list[dict[str, Any]] = []
+        self._length = 0
+        self._expected: tuple[list[Any], ...] = ([], [], [], [])
+
+    @property
+    def watched(self) -> float:
+        """Share of the parameters that have a second moment, dimensionless."""
+        total = sum(param.numel() for param, _ in self._params)
+        return sum(param.numel() for param in self.found) / total if total else 0.0
+
+    def take(self, update: int) -> list[Tensor]:
+        """New samples after an update, float32 of shape [parameters, count].
+
+        Each is divided by what an average that began at 0 is short of.
+        """
+        if not self._is_found_still():
+            self.look_up()
+        samples = [sample() for sample in self._samplers]
+        for sample, correction in zip(samples, self._corrections(update), strict=True):
+            sample /= correction.unsqueeze(-1)
+        return samples
+
+    def look_up(self) -> None:
+        """Finds every second moment, and where in it the sample lies.
+
+        Raises:
+            ValueError: The optimizer keeps none.
+        """
+        is_first_time, self.found = not self.found, {}
+        for param, group in self._params:
+            moment = find_moment(self._optimizer, param, group, self._second_moment)
+            if moment is not None:
+                self.found[param] = moment
+        if not self.found and not self._may_be_none and self._none_anywhere():
+            raise no_second_moment(self._optimizer, self._second_moment)
+        if is_first_time:
+            warn_if_one_stalls(self._optimizer, self.found.values())
+        moments = [self.found.get(param) for param, _ in self._params]
+        self._samplers = [
+            sampler(
+                [self._read_here(moment, kind) for moment in moments],
+                self._count,
+                self._device,
+            )
+            for kind in self._kinds
+        ]
+        self._note_ages(moments)
+        self._note_what_is_found()
+
+    def _read_here(self, moment: Moment | None, kind: str) -> Tensor | None:
+        """The tensor of a moment that is read on this rank."""
+        values: Tensor | None = getattr(moment, kind, None)
+        if moment is not None and stalls(moment):
+            return None  # it stands still, but has not settled
+        if self._mesh is not None and not is_counted_here(values, self._mesh):
+            return None
+        return values
+
+    def _note_what_is_found(self) -> None:
+        self._state = state = self._optimizer.state
+        found = self.found.items()
+        self._entries = [state.get(param) or {} for param, _ in self._params]
+        self._length = len(state) + sum(map(len, self._entries))
+        self._expected = (
+            [state.get(param) or {} for param, _ in found],
+            [moment.kind for _, moment in found],
+            [moment.values for _, moment in found],
+            [moment.age for _, moment in found],
+        )
+
+    def _note_ages(self, moments: list[Moment | None]) -> None:
+        self._ages = [None if moment is None else moment.age for moment in moments]
+        all_tensors = all(isinstance(age, Tensor) for age in self._ages)
+        views = (age.detach().reshape(1) for age in self._ages)
+        self._age_views = list(views) if all_tensors else []
+        # Where an average began at 0, it is divided by 1 - beta**age; else by 1.
+        logs: list[list[float]] = [[] for _ in self._kinds]
+        for moment, (_, group) in zip(moments, self._params, strict=True):
+            began_at_0 = moment is not None and moment.debias
+            betas = moment and moment.beta2, (group.get("betas") or (0.0,))[0]
+            for each, beta in zip(logs, betas, strict=False):
+                each.append(math.log(beta) if began_at_0 and beta else -math.inf)
+        self._log_decays = torch.tensor(logs, dtype=torch.float32)
+        if any(isinstance(age, Tensor) and age.is_cuda for age in self._ages):
+            self._log_decays = to_device(self._log_decays, self._device)
+
+    def _none_anywhere(self) -> bool:
+        """Whether the optimizer, though stepped, has none in other groups either."""
+        optimizer, override = self._optimizer, self._second_moment
+        return bool(optimizer.state) and not any(
+            find_moment(optimizer, param, group, override)
+            for group in optimizer.param_groups
+            for param in group["params"]
+        )
+
+    def _is_found_still(self) -> bool:
+        """Whether the tensors are those that the optimizer has now, and their ages."""
+        entries, kinds, values, ages = self._expected
+        return (
+            self._optimizer.state is self._state
+            and not callable(self._second_moment)
+            and len(self._state) + sum(map(len, self._entries)) == self._length
+            and all(map(is_, map(dict.get, entries, kinds), values))
+            # An age that is a number is never the same again.
+            and all(map(is_, map(dict.get, entries, repeat("step")), ages))
+        )
+
+    def _corrections(self, update: int) -> Tensor:
+        """What each row of the samples is to be divided by."""
+        if self._age_views:
+            age = torch.cat(self._age_views)
+        else:
+            ages: list[Any] = [update if age is None else age for age in self._ages]
+            if self._log_decays.is_cuda:
+                age = torch.stack(
+                    [torch.zeros((), device=self._device) + age for age in ages]
+                )
+            else:
+                age = torch.tensor([float(age) for age in ages])
+        # An average that has not begun is 0, and must not become nan.
+        corrections = (self._log_decays * age.clamp_(min=1)).expm1_().neg_()
+        return to_device(corrections, self._device)
