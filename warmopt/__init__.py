@@ -2,10 +2,11 @@
 
 The map, from the top down:
     warmed              Warmed, the wrapper: scale, step, restore, count
-    pool, probe         groups whose second moment is read, and how it is sampled
+    plan, pool, probe   groups scaled together; those whose second moment is read
     clock, loading      where each param group stands, kept in the group, and loaded
     schedule, shapes    mode, length, start and offset, checked; the formulas
-    adaptive, criteria, readings, trace    when a warmup ends early; pure, but readings
+    adaptive, criteria, trace    when a warmup ends early; pure
+    samples, sampling, readings    from an optimizer's state to a few numbers
     group_lr, on_device, compiling    an LR scaled: float, tensor, compiled
     second_moments, couplings, known_optimizers    what is known of other optimizers
     lightning, transformers, plots, demo, cli      on top, each imported where used

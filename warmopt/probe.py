@@ -19,9 +19,9 @@ from torch.optim import Optimizer
 
 from warmopt.criteria import Reading
 from warmopt.group_lr import Group
-from warmopt.samples import Samples
 from warmopt.on_device import HostCopy
 from warmopt.readings import median_variance, statistics
+from warmopt.samples import Samples
 from warmopt.sampling import coordinates, mesh_of
 from warmopt.second_moments import beta2
 

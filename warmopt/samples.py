@@ -32,7 +32,7 @@ __all__ = ["Samples"]
 
 
 class Samples:
-    """What is sampled of the second moments, and with them of the momentum if asked for.
+    """What is sampled of the second moments, and of the momenta beside them if asked.
 
     Attributes:
         found: The second moment of each parameter that has one; empty before the first
@@ -176,9 +176,8 @@ class Samples:
         else:
             ages: list[Any] = [update if age is None else age for age in self._ages]
             if self._log_decays.is_cuda:
-                age = torch.stack(
-                    [torch.zeros((), device=self._device) + age for age in ages]
-                )
+                zero = torch.zeros((), device=self._device)
+                age = torch.stack([zero + age for age in ages])
             else:
                 age = torch.tensor([float(age) for age in ages])
         # An average that has not begun is 0, and must not become nan.
