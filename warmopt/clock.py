@@ -245,9 +245,10 @@ class Clock:
         if not isinstance(length, (int, float)) or isinstance(length, bool):
             raise TypeError(f"{LENGTH} of {name} must be a number, got {length!r}.")
         for key, value in ((UPDATES, int(updates)), (LENGTH, length)):
-            if value and not 1 <= value <= MOST_UPDATES:  # nan fails too
-                allowed = f"0 or in [1, 2**53], got {value}"
-                raise ValueError(f"{key} of {name} must be {allowed}.")
+            if not 0 <= value <= MOST_UPDATES:
+                raise ValueError(f"{key} of {name} must be in [0, 2**53], got {value}.")
+        if 0 < length < 1:
+            raise ValueError(f"{LENGTH} of {name} must be 0 or >= 1, got {length}.")
         try:
             schedule.last_update(length)  # the shape may refuse it
         except ValueError as error:

@@ -68,6 +68,8 @@ def checked_and_completed(
     saved = list(state_dict["param_groups"])
     if not all(isinstance(group, dict) for group in saved):
         return state_dict  # torch will refuse it
+    for index, group in enumerate(saved):
+        clock.check(group, f"param group {index} of the loaded state")
     bare = False
     # Where there are more of the one than of the other, torch will refuse.
     for index, (old, new) in enumerate(zip(live, saved, strict=False)):

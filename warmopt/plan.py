@@ -23,7 +23,7 @@ from warmopt.group_lr import Group, Scaled, scale_momentum
 from warmopt.on_device import count_on_device, may_capture
 from warmopt.pool import Pool
 
-__all__ = ["Plan", "restore"]
+__all__ = ["Plan", "count", "restore"]
 
 
 class Plan:
@@ -166,6 +166,13 @@ class Plan:
         for group, ramp in self.tensors:
             if not _is_frozen(group["params"]):
                 count_on_device(group[UPDATES], ramp.last, group["lr"], found_inf)
+
+
+def count(scaled: Scaled) -> None:
+    """Counts the updates that were noted, where that could not be done at once."""
+    for group, *_, update in scaled:
+        if update:
+            group[UPDATES] = update
 
 
 def restore(scaled: Scaled, counts: bool = False) -> None:

@@ -20,7 +20,7 @@ from warmopt.couplings import check_coupling
 from warmopt.group_lr import Group, Scaled, momentum_key
 from warmopt.loading import Watch, checked_and_completed
 from warmopt.on_device import HostCopy, is_capturing
-from warmopt.plan import Plan, restore
+from warmopt.plan import Plan, count, restore
 from warmopt.pool import Pool
 from warmopt.schedule import ModeLike, Schedule
 from warmopt.second_moments import check_has_second_moment
@@ -267,7 +267,7 @@ class Warmed(Optimizer):
             nonlocal depth
             depth -= 1
             if depth == 0:
-                restore(scaled, counts=self._memo.found_inf is None)
+                restore(scaled)
                 self._memo.last = scaled[:]
                 scaled.clear()
 
@@ -278,10 +278,13 @@ class Warmed(Optimizer):
         # torch lets only other kinds of hooks be prepended.
         wrapped._optimizer_step_post_hooks.move_to_end(handles[1].id, last=False)  # type: ignore[attr-defined]
         try:
-            return run(*args, **kwargs)
+            result = run(*args, **kwargs)
         finally:
             for handle in handles:
                 handle.remove()
+        if self._memo.found_inf is None:
+            count(self._memo.last)
+        return result
 
     def _with_closure_at_base_lr(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], scaled: Scaled
@@ -330,9 +333,7 @@ class Warmed(Optimizer):
             found_inf, scaled = self._memo.uncounted
             self._memo.uncounted = None
             if not found_inf.numbers():
-                for group, *_, update in scaled:
-                    if update:
-                        group[UPDATES] = update
+                count(scaled)
                 for pool in self._memo.pools:
                     pool.after_update()
         self._enrol_groups()
