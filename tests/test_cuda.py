@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -24,6 +26,16 @@ CAPTURABLE = [
     for name, row in TORCH_ROWS.items()
     if name.endswith("-loop") and "capturable" in inspect.signature(row.make).parameters
 ]
+
+
+@contextmanager
+def no_syncs() -> Iterator[None]:
+    """An error where the host waits for the device."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize(
@@ -103,12 +115,9 @@ def test_a_float_lr_costs_no_sync_and_no_kernel(fused: bool) -> None:
     optimizer = torch.optim.AdamW([param], lr=0.1, fused=fused)
     warmed = Warmed(optimizer, steps=100)
     warmed.step()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_syncs():
         for _ in range(5):
             warmed.step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert kernels(warmed) == kernels(optimizer)
 
 
@@ -120,11 +129,8 @@ def test_fused_amp_skips_are_not_counted_and_cost_no_sync_in_the_step() -> None:
     for value in (1.0, torch.inf, 1.0, 1.0):
         scaler.scale(torch.ones((), device="cuda"))
         param.grad = torch.full_like(param, value)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with no_syncs():
             scaler.step(warmed)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
         scaler.update()
         factors.append(warmed.factors[0])
     assert factors == [0.5, 0.5, 0.75, 1.0]
@@ -153,12 +159,9 @@ def test_an_adaptive_step_never_waits_for_the_device(name: str) -> None:
     """Neither where it reads, nor where it judges; Adafactor syncs by itself."""
     warmed, _ = _adaptive(name)
     warmed.step()  # makes the state
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_syncs():
         for _ in range(12):
             warmed.step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert warmed.param_groups[0]["warmup_updates"] == 13
 
 

@@ -189,14 +189,13 @@ class Clock:
         self, adaptive: Adaptive, group: Group, steps: float, start: float
     ) -> Ramp:
         """One whose pace is in the group."""
-        schedule, last = self.schedule, self.schedule.last_update(steps)
 
         def formula(update: int, steps: float, start: float) -> float:
             fast = adaptive.next_fast(group[FAST], group[SETTLED])
-            at = adaptive.position(update, fast, steps, last) if fast else update
-            return schedule.factor(at, steps, start)
+            at = self._position(group, update, fast)
+            return self.schedule.factor(at, steps, start)
 
-        return Ramp(formula, steps, start, last)
+        return Ramp(formula, steps, start, self.schedule.last_update(steps))
 
     def factor(self, group: Group) -> float:
         """Factor of the group's next update; 1 when its warmup is over."""
