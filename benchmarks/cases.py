@@ -59,18 +59,19 @@ def llama_7b() -> Shapes:
     return [(32000, 4096), *layer * 32, (4096,), (32000, 4096)]
 
 
-def sixteenth(shapes: Shapes) -> Shapes:
-    """As many tensors, each dimension a sixteenth: host time is all that is left."""
-    return [tuple(max(1, size // 16) for size in shape) for shape in shapes]
+def divided(shapes: Shapes, by: int) -> Shapes:
+    """As many tensors, each dimension divided: host time is all that is left."""
+    return [tuple(max(1, size // by) for size in shape) for shape in shapes]
 
 
 MODELS: dict[str, Shapes] = {
     "none": [(1,)] * 100,
     "tiny": tiny(),
     "resnet50": resnet50(),
-    "resnet50/16": sixteenth(resnet50()),
+    "resnet50/4": divided(resnet50(), 4),  # a million parameters
+    "resnet50/16": divided(resnet50(), 16),
     "gpt2": gpt2(),
-    "gpt2/16": sixteenth(gpt2()),
+    "gpt2/16": divided(gpt2(), 16),
     "gpt2-xl": gpt2(48, 1600),
     "llama-7b": llama_7b(),
 }
@@ -192,7 +193,7 @@ def _cpu_cases() -> Iterator[Case]:
             yield Case("resnet50/16", *how, groups, all_contenders=most)
             if how[0] == "adamw":
                 yield Case("gpt2/16", *how, groups)
-    for model in ("resnet50", "gpt2"):
+    for model in ("resnet50/4", "resnet50", "gpt2"):
         yield Case(model, "adamw", "fused", 1)
     yield Case("tiny", "adamw", "loop", 1, run="compile")
 

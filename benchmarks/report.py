@@ -47,7 +47,8 @@ WHOLE = """\
 ### A whole step
 
 The step over the bare step. `tiny` has 4 tensors and 10 thousand parameters; where a
-model is followed by `/16`, it has as many tensors, each dimension a sixteenth.
+model is followed by `/16`, it has as many tensors, each dimension a sixteenth; a
+million parameters are in `resnet50/4`.
 """
 
 EVERYWHERE = """\

@@ -21,7 +21,8 @@ from torch.optim import Optimizer
 from benchmarks.contenders import Naive
 from benchmarks.devices import Cpu, count
 from tests.bytecodes import bytecodes
-from warmopt import Warmed
+from warmopt import Adaptive, Warmed
+from warmopt.schedule import ModeLike
 
 BASELINE = Path(__file__).parent / "baselines" / "bytecodes.json"
 GROUPS = (1, 10, 100)
@@ -37,22 +38,29 @@ class Idle(torch.optim.SGD):
 
 
 def idle(groups: int) -> Idle:
-    params = [{"params": [Parameter(torch.zeros(1))]} for _ in range(groups)]
-    return Idle(params, lr=1.0)
+    params = [Parameter(torch.zeros(1)) for _ in range(groups)]
+    optimizer = Idle([{"params": [param]} for param in params], lr=1.0)
+    optimizer.state.update({param: {"v": torch.ones(1)} for param in params})
+    return optimizer
 
 
 def measured() -> dict[str, Any]:
     """Of each of our functions, for each number of groups."""
 
-    def cost(steps: int, groups: int) -> dict[str, int]:
-        warmed = Warmed(idle(groups), steps=steps)
+    def cost(steps: int, groups: int, mode: ModeLike = "linear") -> dict[str, int]:
+        warmed = Warmed(idle(groups), steps=steps, mode=mode)
         warmed.step()
         return dict(bytecodes(warmed.step) - bytecodes(warmed.wrapped.step))
+
+    adaptive = Adaptive(second_moment="v", every=5)
 
     return {
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "warming": {str(groups): cost(1000, groups) for groups in GROUPS},
         "done": {str(groups): cost(0, groups) for groups in GROUPS},
+        "adaptive, between readings": {
+            str(groups): cost(1000, groups, adaptive) for groups in GROUPS
+        },
     }
 
 
@@ -64,7 +72,7 @@ def test_step_costs_no_more_than_the_baseline() -> None:
     baseline, now = json.loads(BASELINE.read_text()), measured()
     if baseline["python"] != now["python"]:
         pytest.skip(f"the baseline is of Python {baseline['python']}")
-    for state in ("warming", "done"):
+    for state in baseline.keys() - {"python"}:
         for groups, before in baseline[state].items():
             total = sum(now[state][groups].values())
             assert total <= 1.1 * sum(before.values()), (state, groups)

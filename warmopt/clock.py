@@ -189,13 +189,14 @@ class Clock:
         self, adaptive: Adaptive, group: Group, steps: float, start: float
     ) -> Ramp:
         """One whose pace is in the group."""
+        last = self.schedule.last_update(steps)
 
         def formula(update: int, steps: float, start: float) -> float:
             fast = adaptive.next_fast(group[FAST], group[SETTLED])
-            at = self._position(group, update, fast)
+            at = adaptive.position(update, fast, steps, last)
             return self.schedule.factor(at, steps, start)
 
-        return Ramp(formula, steps, start, self.schedule.last_update(steps))
+        return Ramp(formula, steps, start, last)
 
     def factor(self, group: Group) -> float:
         """Factor of the group's next update; 1 when its warmup is over."""

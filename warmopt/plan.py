@@ -7,6 +7,7 @@ objects is checked at every step.
 
 from __future__ import annotations
 
+import math
 from operator import is_
 
 from torch import Tensor
@@ -36,8 +37,8 @@ class Plan:
         tensors: Those that warm with a tensor LR.
         groups_done: How many groups there are, if none of them warms; else -1.
         ends: Whether a warmup may be over after this step.
-        looks_in: Steps until a count on the device may be at its end.
-        is_watched: Whether it takes more than to count: see the two below, and pools.
+        looks_in: Steps until `look` is to be called.
+        is_watched: Whether `looks_in` is to be counted down, and counts on a device up.
         hooks: All that run around the wrapped step: dicts, which may fill up.
         may_capture: Whether there is a device that captures graphs.
         is_compiled: Whether the wrapped step is, by hand.
@@ -51,7 +52,7 @@ class Plan:
         momentum_start: float | None,
         is_fresh: bool,
     ) -> None:
-        self._optimizer, self._clock = optimizer, clock
+        self._optimizer, self._clock, self._pools = optimizer, clock, pools
         self._momentum_start, self._is_fresh = momentum_start, is_fresh
         self.groups = list(optimizer.param_groups)
         self.floats: list[tuple[Ramp, list[Group]]] = []
@@ -74,9 +75,8 @@ class Plan:
                 self.floats.append((ramp, [group]))
         self.groups_done = -1 if self.floats or self.tensors else len(self.groups)
         self.ends = False
-        left = [ramp.last - int(group[UPDATES]) for group, ramp in self.tensors]
-        self.looks_in = min(left, default=0)
         self.is_watched = bool(pools or self.tensors)
+        self.looks_in = self._next_look()
         self.hooks = (
             getattr(optimizer, "_optimizer_step_pre_hooks", {}),
             getattr(optimizer, "_optimizer_step_post_hooks", {}),
@@ -166,6 +166,18 @@ class Plan:
         for group, ramp in self.tensors:
             if not _is_frozen(group["params"]):
                 count_on_device(group[UPDATES], ramp.last, group["lr"], found_inf)
+
+    def look(self) -> None:
+        """Reads what costs too much to be read after every step: see `looks_in`."""
+        for pool in self._pools:
+            self.ends = pool.after_update() or self.ends
+        self.looks_in = self._next_look()
+        self.ends = self.ends or self.looks_in <= 0
+
+    def _next_look(self) -> float:
+        """Steps until a reading is due, or a count on the device may be at its end."""
+        left = [ramp.last - int(group[UPDATES]) for group, ramp in self.tensors]
+        return min(left + [pool.looks_in() for pool in self._pools], default=math.inf)
 
 
 def count(scaled: Scaled) -> None:

@@ -74,8 +74,18 @@ class Pool:
         """Whether all ranks must take a reading together."""
         return self._probe.is_collective
 
+    def looks_in(self) -> int:
+        """How many steps from now `after_update` has something to do, at the soonest.
+
+        Between readings it has not, but at the fast pace, where each update counts.
+        """
+        first = self.groups[0]
+        if first.get(FAST) or first.get(SETTLED) or not self._probe.samples.found:
+            return 1
+        return self._probe.every - int(first[UPDATES]) % self._probe.every
+
     def after_update(self) -> bool:
-        """To be called after every step. Says whether the groups part, or are done."""
+        """To be called after a step. Says whether the groups part, or are done."""
         first, acting = self.groups[0], self._acting
         updates = [int(group[UPDATES]) for group in self.groups]
         if all(update == self._update for update in updates):  # skipped

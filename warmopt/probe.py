@@ -38,6 +38,7 @@ class Probe:
             ring it is written to in place.
         is_collective: Whether all ranks must take a reading together.
         samples: Where they come from.
+        every: Updates between readings.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Probe:
         process_group: Any = None,
         in_full: bool = True,
     ) -> None:
-        self._optimizer, self._every = optimizer, every
+        self._optimizer, self.every = optimizer, every
         self._groups, self._process_group = groups, process_group
         params = [(param, group) for group in groups for param in group["params"]]
         meshes = [m for p, _ in params if (m := mesh_of(p)) is not None]
@@ -94,7 +95,7 @@ class Probe:
         self.latest.copy_(latest)
         self._taken = int((~self.ring.isnan()).flatten(1).any(1).sum())
         if self._taken:
-            self._pending = self._copied(), update - update % self._every
+            self._pending = self._copied(), update - update % self.every
 
     def after(self, update: int) -> Reading | None:
         """Takes a reading after an update, if it is time; returns the one before.
@@ -104,7 +105,7 @@ class Probe:
         """
         if not self.samples.found:
             self.samples.look_up()
-        if update % self._every or not self._sizes:
+        if update % self.every or not self._sizes:
             return None
         before = None if self._pending is None else self._read(*self._pending)
         self._take(update)
@@ -118,7 +119,7 @@ class Probe:
         betas = self._groups[0].get("betas") or (None,)
         return Reading(
             update=update,
-            span=(self._taken - 1) * self._every,
+            span=(self._taken - 1) * self.every,
             samples=self._taken,
             window=len(self.ring),
             beta1=None if betas[0] is None else float(betas[0]),
@@ -144,7 +145,7 @@ class Probe:
         if self.is_collective:
             samples = list(self._summed(torch.stack(samples, dim=1)).unbind(1))
         window, ring = len(self.ring), self.ring
-        newest = (update // self._every - 1) % window
+        newest = (update // self.every - 1) % window
         ring[newest].copy_(samples[0])
         self._taken = min(self._taken + 1, window)
         is_full = self._taken == window

@@ -81,7 +81,7 @@ class Samples:
             self.look_up()
         samples = [sample() for sample in self._samplers]
         for sample, correction in zip(samples, self._corrections(update), strict=True):
-            sample /= correction.unsqueeze(-1)
+            sample /= correction
         return samples
 
     def look_up(self) -> None:
@@ -135,7 +135,7 @@ class Samples:
     def _note_ages(self, moments: list[Moment | None]) -> None:
         self._ages = [None if moment is None else moment.age for moment in moments]
         all_tensors = all(isinstance(age, Tensor) for age in self._ages)
-        views = (age.detach().reshape(1) for age in self._ages)
+        views = (age.detach().reshape(1, 1) for age in self._ages)
         self._age_views = list(views) if all_tensors else []
         # Where an average began at 0, it is divided by 1 - beta**age; else by 1.
         logs: list[list[float]] = [[] for _ in self._kinds]
@@ -144,7 +144,7 @@ class Samples:
             betas = moment and moment.beta2, (group.get("betas") or (0.0,))[0]
             for each, beta in zip(logs, betas, strict=False):
                 each.append(math.log(beta) if began_at_0 and beta else -math.inf)
-        self._log_decays = torch.tensor(logs, dtype=torch.float32)
+        self._log_decays = torch.tensor(logs, dtype=torch.float32).unsqueeze(-1)
         if any(isinstance(age, Tensor) and age.is_cuda for age in self._ages):
             self._log_decays = to_device(self._log_decays, self._device)
 
@@ -170,16 +170,16 @@ class Samples:
         )
 
     def _corrections(self, update: int) -> Tensor:
-        """What each row of the samples is to be divided by."""
+        """What each row of the samples is to be divided by: [kinds, parameters, 1]."""
         if self._age_views:
             age = torch.cat(self._age_views)
         else:
             ages: list[Any] = [update if age is None else age for age in self._ages]
             if self._log_decays.is_cuda:
                 zero = torch.zeros((), device=self._device)
-                age = torch.stack([zero + age for age in ages])
+                age = torch.stack([zero + age for age in ages]).unsqueeze(-1)
             else:
-                age = torch.tensor([float(age) for age in ages])
+                age = torch.tensor([[float(age)] for age in ages])
         # An average that has not begun is 0, and must not become nan.
         corrections = (self._log_decays * age.clamp_(min=1)).expm1_().neg_()
         return to_device(corrections, self._device)

@@ -319,11 +319,9 @@ class Warmed(Optimizer):
             if any(pool.is_collective for pool in memo.pools):
                 self._settle()  # now, with the other ranks: whoever asks may be alone
         elif not self._is_capturing():
-            for pool in memo.pools:
-                plan.ends = pool.after_update() or plan.ends
-            if plan.tensors:
-                plan.looks_in -= 1
-                plan.ends = plan.ends or plan.looks_in <= 0
+            plan.looks_in -= 1
+            if plan.looks_in <= 0:
+                plan.look()
         if plan.ends:
             self._enrol_groups()
 
