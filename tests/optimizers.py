@@ -255,6 +255,13 @@ TORCH_ROWS = {row.name: row for row in _torch_rows()}
 ROWS = {**TORCH_ROWS, **{row.name: row for row in _third_party_rows()}}
 
 
+def sgd(*, lr: float = 1.0, **options: Any) -> tuple[Parameter, optim.SGD]:
+    """One weight, at 0, whose gradient is 1: an update moves it by the LR."""
+    param = Parameter(torch.zeros(1))
+    param.grad = torch.ones(1)
+    return param, optim.SGD([param], lr=lr, **options)
+
+
 def snapshot(optimizer: Optimizer, params: list[Parameter]) -> list[Any]:
     """Parameters and state as plain copies that can be compared."""
 

@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from warmopt import Warmed
+
 
 def stepped_at(
     optimizer: Optimizer, factors: list[float], step: Callable[[], Any]
@@ -44,3 +46,11 @@ def watch(optimizer: Optimizer, look: Callable[[Optimizer], Any]) -> list[Any]:
     noting._wrapped_by_lr_sched = True  # what schedulers call theirs
     optimizer.step = noting
     return seen
+
+
+def effective(warmed: Warmed, updates: int) -> list[float]:
+    """Effective LR of group 0 over so many steps, as the wrapped optimizer sees it."""
+    used = watch(warmed.wrapped, lambda inner: lrs(inner)[0])
+    for _ in range(updates):
+        warmed.step()
+    return used

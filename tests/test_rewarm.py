@@ -1,0 +1,58 @@
+"""`rewarm` begins the warmup anew."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch.nn import Parameter
+
+from tests.optimizers import sgd
+from tests.reference import effective
+from warmopt import Warmed
+
+
+def test_rewarm_begins_anew_and_may_change_the_length() -> None:
+    params = [Parameter(torch.zeros(1)) for _ in range(2)]
+    groups = [{"params": [param]} for param in params]
+    warmed = Warmed(torch.optim.SGD(groups, lr=1.0), steps=2)
+    while not warmed.done:
+        warmed.step()
+    warmed.rewarm(groups=[-1])
+    assert warmed.factors == [1.0, 0.5]
+    warmed.rewarm(steps=4)
+    assert warmed.factors == [0.25, 0.25]
+    warmed.step()
+    resumed = Warmed(torch.optim.SGD(groups, lr=1.0), steps=2)
+    resumed.load_state_dict(warmed.state_dict())
+    assert resumed.factors == [0.5, 0.5]  # the length of a rewarm is saved
+    warmed.rewarm(steps=0)
+    assert warmed.done
+
+
+def test_rewarm_starts_a_warmup_where_there_was_none() -> None:
+    warmed = Warmed(sgd()[1], steps=0)
+    warmed.rewarm()  # of no length
+    assert "warmup_updates" not in warmed.param_groups[0]
+    warmed.rewarm(steps=4)
+    assert effective(warmed, 2) == [0.25, 0.5]
+
+
+def test_a_rewarm_that_the_shape_refuses_changes_nothing() -> None:
+    warmed = Warmed(torch.optim.Adam([Parameter(torch.zeros(1))]), mode="radam")
+    factors = warmed.factors
+    with pytest.raises(ValueError, match="must be > 5"):
+        warmed.rewarm(5)
+    assert warmed.factors == factors
+
+
+def test_going_back_to_before_a_rewarm_goes_back_to_its_length() -> None:
+    warmed = Warmed(sgd()[1], steps=1000)
+    for _ in range(500):
+        warmed.step()
+    saved = copy.deepcopy(warmed.state_dict())
+    warmed.rewarm(steps=10)
+    assert warmed.factors == [0.1]
+    warmed.load_state_dict(saved)
+    assert warmed.factors == [0.501]
