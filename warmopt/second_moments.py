@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -90,7 +90,7 @@ def find_moment(
         return None
     momentum = state.get("exp_avg")
     if (
-        not isinstance(momentum, Tensor)
+        not _is_readable(momentum)
         or momentum.shape != values.shape
         or known.is_one_of(optimizer, known.AVERAGES_UPDATES)
     ):
@@ -240,7 +240,7 @@ def _first_known(
     return "", None
 
 
-def _is_readable(values: object) -> bool:
+def _is_readable(values: object) -> TypeGuard[Tensor]:
     """A tensor that is not quantized, as integers or as one of torchao's classes."""
     return (
         isinstance(values, Tensor)
