@@ -247,6 +247,19 @@ def test_a_trace_changes_nothing_and_can_be_read(tmp_path: Path) -> None:
     assert [row["update"] for row in trace] == list(range(5, 50, 5))
 
 
+def test_readings_do_not_know_the_peak_lr() -> None:
+    """Up to the jump both run at the same LRs; one stops at 0.003, one goes to 0.1."""
+
+    def jump(lr: float, steps: int) -> dict[str, Any]:
+        warmup = {"kind": "jump", "steps": steps, "at": 30}
+        return train(settings(lr=lr, warmup=warmup, updates=60))
+
+    low, high = jump(0.1 / 32, 30), jump(0.1, 960)
+    assert low["reading"] == high["reading"]
+    assert None not in low["reading"].values()
+    assert low["loss"] != high["loss"]
+
+
 def test_adaptive_is_fixed_before_the_first_verdict_acts() -> None:
     """So the study need not run it with so short a cap."""
     losses = [
@@ -391,6 +404,16 @@ def test_regret_and_sensitivity_have_known_answers() -> None:
         "| fixed 30 % | 2 | -1.00 ± 2.15 | -1.0 (digits MLP, β₂ 0.99, LR 0.01) | 0 "
         "| 0 of 6 | 0 | +0.100 ± 0.448 | 18 (18 to 18) |"
     )
+
+
+def test_what_orders_safe_jumps_has_known_answers() -> None:
+    def order(*pairs: tuple[float | None, bool]) -> float | None:
+        rows = [({"x": x}, is_safe) for x, is_safe in pairs]
+        return tables.ordered(rows, lambda row: row["x"])
+
+    assert order((1, True), (2, True), (3, False)) == 1.0
+    assert order((1, False), (2, True), (2, False), (None, True)) == 0.25
+    assert order((1, True), (2, True), (None, False)) is None
 
 
 def test_intervals_are_those_of_student() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from statistics import fmean, median_low
@@ -16,6 +17,7 @@ from benchmarks.study.measures import (
     over_seeds,
     sensitivity,
 )
+from benchmarks.study.store import Row
 
 TUNING_TASKS = ("rare words", "digits CNN", "char-LM pre-LN", "batch 8, then 64")
 RIGHT = 10  # per cent of the run: the length that counts as right when it is set wrong
@@ -24,6 +26,7 @@ WRONG = {
     **{30: "3x too long", 100: "10x too long"},
 }
 BLIND = 30  # updates: the first verdict of the default acts in the next one
+SAFE = 2.0  # seed standard deviations of regret
 DEFAULT = "adaptive 30 %"  # what the candidates are compared with
 
 
@@ -155,7 +158,8 @@ def plain_regret(results: Results) -> str:
 def rules(results: Results, wanted: Callable[[str], bool]) -> str:
     """Criteria, paces, sampling and candidates, beside the default and GI."""
     groups = [group for group in grouped(results) if wanted(group.cell.task)]
-    shown = [name for name in names(groups) if not (is_control(name) or is_plain(name))]
+    others = (name for name in names(groups) if name.startswith("adaptive"))
+    shown = [name for name in others if not is_plain(name)]
     return regrets(groups, ["gi", DEFAULT, *shown] if shown else [], DEFAULT)
 
 
@@ -228,6 +232,63 @@ def controls(results: Results) -> str:
     return grid(["", "LR", *(f"{rule} minus {c}" for c, _, rule in shown)], lines)
 
 
+PREDICTORS: dict[str, Callable[[Row], float | None]] = {
+    "spread of 1/√v (the default)": lambda row: row["reading"]["inverse_root_variance"],
+    "drift, median": lambda row: row["reading"]["drift"],
+    "norm ratio": lambda row: row["reading"]["norm_ratio"],
+    "update RMS": lambda row: row["reading"]["update_rms"],
+    "updates that are left of the ramp": lambda row: -row["warmup"]["at"],
+    "peak LR": lambda row: row["lr"],
+}
+"""What might tell whether the full LR is safe: the lower, the safer."""
+
+
+def told(results: Results) -> str:
+    """How often a safe jump to the full LR has the lower value than one that is not."""
+    jumps = [
+        [
+            (row, regret <= SAFE)
+            for name, rows in group.rows.items()
+            if name.startswith("jump")
+            for seed, row in rows.items()
+            if (regret := group.regret(name).get(seed)) is not None
+        ]
+        for group in grouped(results)
+    ]
+    every = [pair for cell in jumps for pair in cell]
+    lines = []
+    for name, value in PREDICTORS.items():
+        within = [
+            right for cell in jumps if (right := ordered(cell, value)) is not None
+        ]
+        whole = ordered(every, value)
+        lines.append(
+            [
+                name,
+                "" if whole is None else f"{whole:.2f}",
+                f"{fmean(within):.2f} ({min(within):.2f} to {max(within):.2f})"
+                if within
+                else "",
+            ]
+        )
+    safe = sum(is_safe for _, is_safe in every)
+    head = f"over all {len(every)} jumps, {safe} of them safe"
+    return grid(["", head, "within a cell: mean, range"], lines)
+
+
+def ordered(
+    jumps: list[tuple[Row, bool]], value: Callable[[Row], float | None]
+) -> float | None:
+    """The area under the ROC curve; 0.5 tells nothing. None if all are of one kind."""
+    found = [(value(row), is_safe) for row, is_safe in jumps]
+    safe = [each for each, is_safe in found if is_safe and each is not None]
+    harm = [each for each, is_safe in found if not is_safe and each is not None]
+    if not (safe and harm):
+        return None
+    pairs = itertools.product(safe, harm)
+    return fmean((own < other) + 0.5 * (own == other) for own, other in pairs)
+
+
 def chosen(results: Results) -> str:
     """Length at which the default ended, by cell and cap: median and range."""
     groups = grouped(results)
@@ -243,6 +304,6 @@ TABLES = {
     table.__name__: table
     for table in (
         *(state, plain_regret, wrong_length, controls),
-        *(rules_tuning, rules_deciding, chosen, cells),
+        *(rules_tuning, rules_deciding, told, chosen, cells),
     )
 }

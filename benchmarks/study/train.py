@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from benchmarks.study.data import Data
 from benchmarks.study.store import name_of
 from benchmarks.study.tasks import TASKS, Task
-from benchmarks.study.warmups import WARMUPS, Facts, Settings, factors
+from benchmarks.study.warmups import WARMUPS, Facts, Settings, factors, jump
 from warmopt import Trace, Warmed
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -52,8 +53,8 @@ def train(
     model = task.model(data).to(device)
     bare = optimizer_of(run, task, model)
     facts = facts_of(run, bare)
-    trace = Trace() if traces else None
-    optimizer, criterion = warmed(run, bare, facts, trace)
+    optimizer, criterion = warmed(run, bare, facts, Trace() if traces else None)
+    trace = optimizer.trace
     told = getattr(criterion, "losses", None)
     scheduler = LambdaLR(optimizer, lambda done: task.decay(done, updates))
     paces = [Pace(group) for group in optimizer.param_groups]
@@ -80,6 +81,7 @@ def train(
     if traces and trace is not None:
         trace.save(traces / f"{name_of(run)}.jsonl")
     final = sum(loss for loss, _ in evaluations) / len(evaluations)
+    own = WARMUPS[run["warmup"]["kind"]] is jump
     return {
         "loss": rounded(final),
         "failed": not final <= task.fails_above,
@@ -90,6 +92,7 @@ def train(
         "done_reason": optimizer.done_reason,
         "seconds": round(time.perf_counter() - began, 2),
         "cpu_seconds": round(time.process_time() - used, 2),
+        **({"reading": last_of(trace)} if own and trace is not None else {}),
     }
 
 
@@ -124,7 +127,7 @@ def warmed(
             group["warmup_steps"] = own
         built["steps"] = max(steps)
     criterion = getattr(built.get("mode"), "criterion", None)
-    return Warmed(bare, **built, trace=trace), criterion
+    return Warmed(bare, **{"trace": trace, **built}), criterion
 
 
 class Pace:
@@ -177,6 +180,16 @@ def evaluate(model: nn.Module, data: Data, device: str) -> tuple[float, float]:
         right += (scores.argmax(1) == labels).float().mean().item() * len(own) / len(x)
     model.train()
     return loss, right
+
+
+def last_of(trace: Trace) -> dict[str, float | None]:
+    """The last reading, of the drifts the median size."""
+    *_, last = trace.readings()
+    drifts = [abs(drift) for drift in last.drifts if math.isfinite(drift)]
+    names = ("inverse_root_variance", "norm_ratio", "update_rms")
+    read = {name: getattr(last, name) for name in names}
+    read["drift"] = median(drifts) if drifts else math.nan
+    return {k: v if math.isfinite(v) else None for k, v in read.items()}
 
 
 def rounded(loss: float) -> float | None:

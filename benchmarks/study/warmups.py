@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from benchmarks.study.rules import RULES
-from warmopt import Adaptive
+from warmopt import Adaptive, Trace
 from warmopt.shapes import MODES, last_update, rectified
 
 Settings = dict[str, Any]  # of a warmup or a run: what JSON can hold
@@ -45,6 +45,15 @@ def gi(facts: Facts) -> dict[str, Any]:
         return math.sqrt(1.0 - facts.beta2**update)
 
     return {"mode": root, "steps": end}
+
+
+def jump(facts: Facts, steps: int, at: int) -> dict[str, Any]:
+    """A ramp over `steps`, left for the full LR after `at` updates; with readings."""
+
+    def left(update: float, length: float) -> float:
+        return update / steps
+
+    return {"mode": left, "steps": at, "trace": Trace()}
 
 
 def adam_first(facts: Facts, updates: int = 4) -> dict[str, Any]:
@@ -107,6 +116,7 @@ WARMUPS: dict[str, Callable[..., dict[str, Any]]] = {
     "linear": linear,
     "untuned": untuned,
     "gi": gi,
+    "jump": jump,
     "adam_first": adam_first,
     "adaptive": adaptive,
     "area": area,
