@@ -237,7 +237,7 @@ PREDICTORS: dict[str, Callable[[Row], float | None]] = {
     "drift, median": lambda row: row["reading"]["drift"],
     "norm ratio": lambda row: row["reading"]["norm_ratio"],
     "update RMS": lambda row: row["reading"]["update_rms"],
-    "updates that are left of the ramp": lambda row: -row["warmup"]["at"],
+    "moment of the jump, later is safer": lambda row: -row["warmup"]["at"],
     "peak LR": lambda row: row["lr"],
 }
 """What might tell whether the full LR is safe: the lower, the safer."""
