@@ -100,3 +100,15 @@ def _serve(pipe: Connection, store: Path, rank: int, size: int, seconds: float) 
             pipe.send((function(*args), None))
         except BaseException:
             pipe.send((None, traceback.format_exc()))
+
+
+def on_all_ranks(value: Any) -> list[Any]:
+    values = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def alike(of_ranks: list[Any]) -> Any:
+    """What all ranks have said, if they have said the same."""
+    assert len(set(map(repr, of_ranks))) == 1
+    return of_ranks[0]
