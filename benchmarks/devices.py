@@ -9,6 +9,8 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,20 +117,28 @@ class Cuda:
 
     def syncs(self, step: Step) -> int:
         """1 if the step makes the host wait for the device, else 0."""
-        torch.cuda.set_sync_debug_mode("error")
         try:
-            step()
+            with no_syncs():
+                step()
         except RuntimeError as error:
             if "synchronizing" not in str(error):
                 raise
             return 1
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
         return 0
 
 
 Device = Cpu | Cuda
 DEVICES: dict[str, type[Device]] = {"cpu": Cpu, "cuda": Cuda}
+
+
+@contextmanager
+def no_syncs() -> Iterator[None]:
+    """An error where the host waits for the CUDA device."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def processor() -> str:

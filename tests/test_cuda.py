@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
+from benchmarks.devices import no_syncs
 from tests.optimizers import TORCH_ROWS, Row, assert_same, snapshot
 from tests.reference import stepped_at
 from warmopt import Warmed
@@ -26,16 +25,6 @@ CAPTURABLE = [
     for name, row in TORCH_ROWS.items()
     if name.endswith("-loop") and "capturable" in inspect.signature(row.make).parameters
 ]
-
-
-@contextmanager
-def no_syncs() -> Iterator[None]:
-    """An error where the host waits for the device."""
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize(
