@@ -135,6 +135,7 @@ def test_replay_of_a_run_says_what_the_run_did(trace: Path) -> None:
             "--criterion drift --tol=0.5 --by tensor",
             "Drift(tol=0.5, quantile=0.75, by=",
         ),
+        ("--criterion norm_ratio --bias-correction false", "correction=False)"),
         ("--threshold 100 --on-settled end", "would have been the last (settled)"),
         ("--threshold 100 --fast 10", "would have been the last (settled)"),
     ],
@@ -194,4 +195,7 @@ def test_the_picture_of_a_trace_names_what_it_shows(trace: Path) -> None:
     for text in ("(tol=0.1)", "(tol=0.2)"):
         assert text in shown
     assert "effective LR" not in shown
-    assert texts(Trace(), picture)
+    drawn.rows.clear()
+    assert "InverseRootVariance (acts)" in texts(drawn, picture)
+    with pytest.raises(ValueError, match=r"pool must be one of the trace, \[0\]"):
+        drawn.plot(picture, pool=1)

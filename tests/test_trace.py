@@ -15,7 +15,7 @@ from tests.reference import watch
 from warmopt import Warmed
 from warmopt.adaptive import Adaptive
 from warmopt.criteria import Drift, InverseRootVariance, NormRatio, Reading, UpdateRMS
-from warmopt.trace import Trace, replay
+from warmopt.trace import Replay, Trace, replay
 
 ADAM = ROWS["adam-loop"]
 WATCHED = (Drift(), NormRatio(), UpdateRMS())
@@ -104,13 +104,49 @@ def test_replay_with_other_constants() -> None:
     with pytest.raises(ValueError, match=r"pool must be one of the trace, \[0\]"):
         replay(trace, Drift(), pool=1)
     with pytest.raises(ValueError, match="on_settled"):
-        replay(trace, Drift(), on_settled="stop")
+        replay(trace, Drift(), on_settled="stop")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="every"):  # the readings are what they are
+        replay(trace, Drift(), every=3)  # type: ignore[call-arg]
 
 
 def test_a_trace_that_is_cut_off_has_no_end() -> None:
     warmed, params, trace = traced(criterion=lambda _: False)
     train(warmed, params, range(1, 40))
     assert replay(trace, lambda _: False).end is None
+
+
+def never(reading: Reading) -> bool:
+    return False
+
+
+def test_warmed_again_the_last_warmup_is_replayed() -> None:
+    """By the readings of the one before, the shorter last one would have an end."""
+    warmed, params, trace = traced(criterion=never)
+    assert trained_to_its_end(warmed, params, 0, 0) == 90
+    warmed.rewarm()
+    train(warmed, params, range(1, 20))
+    readings = trace.readings()
+    assert [reading.update for reading in readings] == [3, 6, 9, 12, 15]
+    assert len(trace) > len(readings)
+    assert replay(trace, never) == Replay(None, None, [False] * 5)
+
+
+def test_criteria_are_named_alike_and_apart() -> None:
+    """Those that act and those that watch; also where two have one name."""
+
+    def settled(reading: Reading) -> bool:
+        return reading.update > 9
+
+    loose, tight = (lambda r, most=most: r.update > most for most in (5, 99))
+    watch = [loose, settled, Drift(), tight, Drift()]
+    warmed, params, trace = traced(criterion=settled, watch=watch)
+    train(warmed, params, range(1, 20))
+    assert trace.pools[0].criterion == "settled"
+    drift = repr(Drift())
+    names = ["<lambda>", "settled", drift, "<lambda> (2)", f"{drift} (2)"]
+    assert list(trace.rows[-1]["watched"]) == names
+    verdicts = [criterion(trace.readings()[-1]) for criterion in watch]
+    assert list(trace.rows[-1]["watched"].values()) == verdicts
 
 
 MOMENTS = [
@@ -215,6 +251,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
         (lambda lines: ["[]", *lines[1:]], 2),
         (lambda lines: ['{"pools": [1]}', *lines[1:]], 2),
         (lambda lines: ['{"pools": {"x": {}}}', *lines[1:]], 2),
+        (lambda lines: ['{"pools": {"0": {}}}', *lines[1:]], 2),
         (lambda lines: [*lines[:3], lines[3][:40]], 4),
         (lambda lines: [*lines[:2], "{}"], 3),
         (lambda lines: [*lines[:2], "7"], 3),

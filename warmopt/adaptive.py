@@ -11,12 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from warmopt.criteria import InverseRootVariance, Reading
+from warmopt.criteria import Criterion, InverseRootVariance
 from warmopt.shapes import FixedMode
 
-__all__ = ["Adaptive", "Criterion", "OnSettled"]
+__all__ = ["Adaptive", "OnSettled"]
 
-Criterion = Callable[[Reading], bool]
 OnSettled = Literal["accelerate", "ramp", "end"]
 
 

@@ -39,20 +39,29 @@ def save_curves(
 
 
 def save_trace(
-    path: str | PathLike[str], rows: Sequence[dict[str, Any]], known: dict[str, Any]
+    path: str | PathLike[str],
+    rows: Sequence[dict[str, Any]],
+    acting: str | None,
+    title: str,
 ) -> None:
-    """Saves a picture of the readings of one pool: its rows, and the rest of it.
+    """Saves a picture of the readings of one pool.
 
     From top to bottom: the factor; the effective LR, if the trace has it; what the
     default criterion looks at, with the threshold of each such criterion; and which
     readings each criterion found settled. Shaded is where the acting one did.
+
+    Args:
+        path: File to write; its suffix says the format.
+        rows: As in `Trace`, of one pool.
+        acting: Name of the criterion that acts, if one does.
+        title: Title of the whole picture.
     """
     from matplotlib.figure import Figure
 
     at = [row["judged_after"] for row in rows]
     then = [update + 1 for update in at]
     factors = [row["factor"] for row in rows]
-    lrs = [row.get("lr") for row in rows]  # a tensor LR is not read, nor was any once
+    lrs = [row["lr"] for row in rows]  # a tensor LR is not read
     curves = [("factor", then, factors)]
     if lrs and None not in lrs:
         effective = [lr * factor for lr, factor in zip(lrs, factors, strict=True)]
@@ -60,12 +69,11 @@ def save_trace(
     values = [row["inverse_root_variance"] for row in rows]
     curves.append(("variance of 1/√v", [row["update"] for row in rows], values))
 
-    acting = [row["settled"] for row in rows]
+    acted = [row["settled"] for row in rows]
     watched = list(rows[0]["watched"]) if rows else []
     judges = [(name, [row["watched"][name] for row in rows]) for name in watched]
-    is_adaptive = any(verdict is not None for verdict in acting)
-    if is_adaptive:
-        judges.insert(0, (known.get("criterion", "acting"), acting))
+    if acting is not None:
+        judges.insert(0, (acting, acted))
 
     heights = [3.0] * len(curves) + [0.7 + 0.5 * len(judges)]
     figure = Figure(figsize=(9, 0.7 * sum(heights) + 0.8), layout="constrained")
@@ -78,7 +86,7 @@ def save_trace(
     *_, variance, verdicts = axes
     if any(value > 0 for value in values):
         variance.set_yscale("log")
-    for name, _ in judges:
+    for name, _ in judges:  # of a saved trace these names are all that there is
         if found := re.match(r"InverseRootVariance\(threshold=([^)]+)\)", name):
             threshold = float(found[1])
             variance.axhline(threshold, color="0.4", linestyle="--", linewidth=1.2)
@@ -86,16 +94,14 @@ def save_trace(
             variance.text(1.01, threshold, f"{threshold:g}", **right)
 
     names = _short([name for name, _ in judges])
-    if is_adaptive:
+    if acting is not None:
         names[0] += " (acts)"
     _draw_verdicts(verdicts, at, names, [verdict for _, verdict in judges])
-    for begin, end, settled in zip(at, [*at[1:], *then[-1:]], acting, strict=True):
+    for begin, end, settled in zip(at, [*at[1:], *then[-1:]], acted, strict=True):
         if settled:
             for axis in axes:
                 axis.axvspan(begin, end, alpha=0.1, linewidth=0)
-    most = "at most " if is_adaptive else ""
-    steps, every = known.get("steps", "?"), known.get("every", "?")
-    figure.suptitle(f"Warmup of {most}{steps} updates, read every {every}")
+    figure.suptitle(title)
     figure.savefig(path, dpi=120)
 
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from torch.optim import Optimizer
 
-from warmopt.adaptive import Adaptive, Criterion
+from warmopt.adaptive import Adaptive
 from warmopt.clock import FAST, LATEST, RING, SETTLED, UPDATES, Clock
-from warmopt.criteria import InverseRootVariance, Reading
+from warmopt.criteria import Criterion, InverseRootVariance, Reading
 from warmopt.group_lr import Group
 from warmopt.probe import Probe
-from warmopt.trace import Trace, verdicts_of
+from warmopt.trace import Recorded, Trace, name_of, verdicts_of
 
 __all__ = ["Pool"]
 
@@ -57,17 +57,17 @@ class Pool:
             all_groups = enumerate(optimizer.param_groups)
             self._index = next(i for i, group in all_groups if group is first)
             steps, last = clock.length(first)
-            trace.pools[self._index] = {
-                "steps": steps,
-                "last": last,
-                "criterion": repr(acting.criterion) if acting else None,
-                "on_settled": reads.on_settled,
-                "fast": reads.fast,
-                "every": reads.every,
-                "updates": self._update,
-                "fast_done": first.get(FAST, 0),
-                "settled": first.get(SETTLED, False),
-            }
+            trace.pools[self._index] = Recorded(
+                steps=steps,
+                last=last,
+                criterion=name_of(acting.criterion) if acting else None,
+                on_settled=reads.on_settled,
+                fast=reads.fast,
+                every=reads.every,
+                updates=self._update,
+                fast_done=first.get(FAST, 0),
+                settled=first.get(SETTLED, False),
+            )
 
     @property
     def is_collective(self) -> bool:

@@ -4,23 +4,48 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from warmopt.adaptive import Adaptive, Criterion
-from warmopt.criteria import Reading
+from warmopt.adaptive import Adaptive, OnSettled
+from warmopt.criteria import Criterion, Reading
 
-__all__ = ["Replay", "Trace", "replay"]
+__all__ = ["Recorded", "Replay", "Trace", "name_of", "replay", "verdicts_of"]
+
+
+class Recorded(NamedTuple):
+    """The warmup that a pool of param groups was in, and where its record begins.
+
+    Attributes:
+        steps: Length of the ramp in updates.
+        last: Update after which it is over without a fast pace.
+        criterion: Name of the one that acts; None where nothing does.
+        on_settled: As in `Adaptive`, and so are `fast` and `every`.
+        fast: Updates; None for the default.
+        every: Updates between readings.
+        updates: Updates that were done before the record.
+        fast_done: Of these, the ones at the fast pace.
+        settled: Whether the last verdict before the record was "settled".
+    """
+
+    steps: float
+    last: int
+    criterion: str | None
+    on_settled: OnSettled
+    fast: int | None
+    every: int
+    updates: int
+    fast_done: int
+    settled: bool
 
 
 class Trace:
     """A record of every reading; give a new one to `Warmed`.
 
     Attributes:
-        pools: For each pool of param groups, by the index of its first group, what a
-            replay must know: `steps` and `last` (updates), `on_settled`, `fast`,
-            `every`, and from which state the record goes on: `updates`, `fast_done`,
-            `settled`. And `criterion`, in words, if one acts.
+        pools: What was `Recorded`, for each pool of param groups that decide together,
+            by the index of its first group.
         rows: One dict per reading, in order: `pool`; `update`, after which the sample
             was taken, and `judged_after`, after which it was judged (both count from
             1); `lr`, the base LR of the first group then (None where it is a tensor);
@@ -30,7 +55,7 @@ class Trace:
     """
 
     def __init__(self) -> None:
-        self.pools: dict[int, dict[str, Any]] = {}
+        self.pools: dict[int, Recorded] = {}
         self.rows: list[dict[str, Any]] = []
 
     def __len__(self) -> int:
@@ -40,22 +65,50 @@ class Trace:
         return iter(self.rows)
 
     def readings(self, pool: int = 0) -> list[Reading]:
-        """The readings of one pool, in order."""
-        rows = [row for row in self.rows if row["pool"] == pool]
-        return [Reading(*(row[name] for name in Reading._fields)) for row in rows]
+        """The readings of one pool in its last warmup, in order.
+
+        Raises:
+            ValueError: There is no such pool.
+        """
+        return list(map(_reading, self._of(pool)))
+
+    def _of(self, pool: int) -> list[dict[str, Any]]:
+        """The rows of one pool, from where it was last warmed again."""
+        if pool not in self.pools:
+            raise ValueError(
+                f"pool must be one of the trace, {sorted(self.pools)}, got {pool!r}."
+            )
+        rows: list[dict[str, Any]] = []
+        for row in self.rows:
+            if row["pool"] == pool:
+                if rows and row["judged_after"] <= rows[-1]["judged_after"]:
+                    rows = []
+                rows.append(row)
+        return rows
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes JSON lines: first the pools, then a line for each reading."""
         with open(path, "w", encoding="utf-8") as file:
-            for line in ({"pools": self.pools}, *self.rows):
+            pools = {pool: known._asdict() for pool, known in self.pools.items()}
+            for line in ({"pools": pools}, *self.rows):
                 file.write(json.dumps(line) + "\n")
 
     def plot(self, path: str | os.PathLike[str], pool: int = 0) -> None:
-        """Saves a picture of one pool: factor, readings, verdicts. Needs matplotlib."""
+        """Saves a picture of one pool: factor, readings, verdicts. Needs matplotlib.
+
+        Args:
+            path: File to write; its suffix says the format.
+            pool: Index of the first param group of the pool.
+
+        Raises:
+            ValueError: There is no such pool.
+        """
         from warmopt.plots import save_trace
 
-        rows = [row for row in self.rows if row["pool"] == pool]
-        save_trace(path, rows, self.pools.get(pool, {}))
+        rows, known = self._of(pool), self.pools[pool]
+        most = "at most " if known.criterion else ""
+        title = f"Warmup of {most}{known.last} updates, read every {known.every}"
+        save_trace(path, rows, known.criterion, title)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
@@ -68,13 +121,13 @@ class Trace:
         with open(path, encoding="utf-8") as file:
             try:
                 first, *rows = map(json.loads, file)
-                pools = first["pools"].items()
-                trace.pools = {int(pool): known for pool, known in pools}
+                for pool, known in first["pools"].items():
+                    trace.pools[int(pool)] = Recorded(**known)
                 for row in rows:
                     row["drifts"], row["sizes"] = map(
                         tuple, (row["drifts"], row["sizes"])
                     )
-                    Reading(*(row[name] for name in Reading._fields))
+                    _reading(row)  # it has all that belongs to one
                     trace.rows.append(row)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(
@@ -101,7 +154,12 @@ class Replay(NamedTuple):
 
 
 def replay(
-    trace: Trace, criterion: Criterion, *, pool: int = 0, **changes: Any
+    trace: Trace,
+    criterion: Criterion,
+    *,
+    pool: int = 0,
+    on_settled: OnSettled | None = None,
+    fast: int | None = None,
 ) -> Replay:
     """Runs a recorded warmup again under another criterion, without training.
 
@@ -112,40 +170,50 @@ def replay(
         trace: Of a warmup that was adaptive or watched.
         criterion: Says from a `Reading` whether the second moment has settled.
         pool: Index of the first param group of the pool.
-        **changes: Other arguments of `Adaptive`: `on_settled`, `fast`.
+        on_settled: As in `Adaptive`; by default as it was recorded.
+        fast: Updates, as in `Adaptive`; by default as it was recorded.
 
     Raises:
-        ValueError: There is no such pool.
+        TypeError: An argument is of the wrong type.
+        ValueError: A value is not allowed, or there is no such pool.
     """
-    if pool not in trace.pools:
-        raise ValueError(
-            f"pool must be one of the trace, {sorted(trace.pools)}, got {pool!r}."
-        )
+    rows = trace._of(pool)
     known = trace.pools[pool]
-    options = {"on_settled": known["on_settled"], "fast": known["fast"], **changes}
-    adaptive = Adaptive(criterion=criterion, **options)
-    rows = [row for row in trace.rows if row["pool"] == pool]
-    readings = trace.readings(pool)
-    verdicts = [bool(criterion(reading)) for reading in readings]
+    adaptive = Adaptive(
+        criterion,
+        on_settled=known.on_settled if on_settled is None else on_settled,
+        fast=known.fast if fast is None else fast,
+    )
+    verdicts = [bool(criterion(_reading(row))) for row in rows]
     judged = dict(zip((row["judged_after"] for row in rows), verdicts, strict=True))
-    every, begun = known["every"], known["updates"]
+    every, begun = known.every, known.updates
     # No verdict till then; the first sample is judged at the second.
     through = max(judged, default=begun - begun % every or every) + every
-    fast: int = known["fast_done"]
-    settled: bool = known["settled"]
+    fast_done, settled = known.fast_done, known.settled
     for update in range(begun + 1, through + 1):
-        fast = adaptive.next_fast(fast, settled)
-        position = adaptive.position(update, fast, known["steps"], known["last"])
-        if position >= known["last"]:
-            return Replay(update, "settled" if fast else "cap", verdicts)
+        fast_done = adaptive.next_fast(fast_done, settled)
+        position = adaptive.position(update, fast_done, known.steps, known.last)
+        if position >= known.last:
+            return Replay(update, "settled" if fast_done else "cap", verdicts)
         settled = judged.get(update, settled)
     return Replay(None, None, verdicts)
 
 
+def _reading(row: dict[str, Any]) -> Reading:
+    return Reading(*(row[name] for name in Reading._fields))
+
+
 def verdicts_of(criteria: Sequence[Criterion], reading: Reading) -> dict[str, bool]:
-    """Verdict of each criterion by its name: that of its class or function."""
-    return {_name(criterion): bool(criterion(reading)) for criterion in criteria}
+    """Verdict of each criterion by its name; the second of a name is its "(2)"."""
+    seen, verdicts = Counter[str](), {}
+    for criterion in criteria:
+        name = name_of(criterion)
+        seen[name] += 1
+        number = f" ({seen[name]})" if seen[name] > 1 else ""
+        verdicts[name + number] = bool(criterion(reading))
+    return verdicts
 
 
-def _name(criterion: Criterion) -> str:
+def name_of(criterion: Criterion) -> str:
+    """Name under which a criterion is recorded: of a function, or with constants."""
     return getattr(criterion, "__name__", None) or repr(criterion)

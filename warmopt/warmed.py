@@ -13,10 +13,10 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from warmopt.adaptive import Criterion
 from warmopt.clock import DONE, FAST, SETTLED, UPDATES, Clock
 from warmopt.compiling import eagerly, in_compiled_region, stay_untraced
 from warmopt.couplings import check_coupling
+from warmopt.criteria import Criterion
 from warmopt.group_lr import Group, Scaled, momentum_key
 from warmopt.loading import Watch, checked_and_completed
 from warmopt.on_device import HostCopy, is_capturing
