@@ -5,15 +5,18 @@ Needs the extra `warmopt[cli]`.
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from warmopt.criteria import CRITERIA
+from warmopt.demo import LR, UPDATES, WARMUPS, Run, train
 from warmopt.plots import curve_in_terminal, save_curves
 from warmopt.schedule import Schedule
 from warmopt.shapes import MODES
@@ -35,13 +38,9 @@ def demo(
         Path, typer.Option(help="Where to save the picture of the curves.")
     ] = Path("demo.png"),
     seed: Annotated[int, typer.Option(help="Of the parameters and the batches.")] = 0,
-    updates: Annotated[int, typer.Option(min=1, help="Length of each run.")] = 400,
+    updates: Annotated[int, typer.Option(min=1, help="Length of each run.")] = UPDATES,
 ) -> None:
     """Train a small transformer with and without warmup, at the same learning rate."""
-    import torch
-
-    from warmopt.demo import LR, WARMUPS, Run, train
-
     torch.set_num_threads(1)  # the matrices are too small to share
     console = Console()
     runs: dict[str, Run] = {}
@@ -82,9 +81,7 @@ def _smoothed(values: list[float], window: int = 10) -> list[float]:
 
 @app.command()
 def preview(
-    mode: Annotated[
-        str, typer.Option(help=f"One of {', '.join(MODES)}.", show_default=True)
-    ] = "linear",
+    mode: Annotated[str, typer.Option(help=f"One of {', '.join(MODES)}.")] = "linear",
     steps: Annotated[
         float | None,
         typer.Option(help="Length in updates, or a ratio of --total-steps."),
@@ -169,8 +166,6 @@ def replay(
 
     Constants of the criterion are options too, as in: --criterion drift --tol 0.2
     """
-    given = {"on_settled": on_settled, "fast": fast}
-    changes = {name: value for name, value in given.items() if value is not None}
     try:
         trace = Trace.load(path)
         if criterion not in CRITERIA:
@@ -178,7 +173,8 @@ def replay(
                 f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}."
             )
         rule = CRITERIA[criterion](**_constants(context.args))
-        result = replayed(trace, rule, pool=pool, **changes)
+        way: Any = on_settled  # checked there
+        result = replayed(trace, rule, pool=pool, on_settled=way, fast=fast)
     except (OSError, TypeError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
     settled = sum(result.verdicts)
@@ -194,18 +190,15 @@ def _constants(options: list[str]) -> dict[str, Any]:
     words = [word for option in options for word in option.split("=", 1)]
     if len(words) % 2 or not all(name.startswith("--") for name in words[::2]):
         raise ValueError(f"options must come in pairs of --name value, got {options}.")
-    values = [_VALUES.get(word.lower(), word) for word in words[1::2]]
     return {
-        name.removeprefix("--").replace("-", "_"): _number(value)
-        for name, value in zip(words[::2], values, strict=True)
+        name.removeprefix("--").replace("-", "_"): _value(value)
+        for name, value in zip(words[::2], words[1::2], strict=True)
     }
 
 
-_VALUES: dict[str, Any] = {"true": True, "false": False, "none": None}
-
-
-def _number(value: Any) -> Any:
+def _value(word: str) -> Any:
+    """A number, True, False or None; else the word itself."""
     try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
+        return ast.literal_eval(word.title())
+    except (ValueError, SyntaxError):
+        return word
