@@ -1,7 +1,6 @@
 """How Sphinx builds the site: make docs."""
 
 import re
-from typing import Any
 
 import typer
 from docutils import nodes
@@ -70,14 +69,7 @@ def complete(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] += re.sub(r" (--[a-z-]+)", r" `\1`", options)  # lest it be a dash
 
 
-def name_the_default(*event: Any) -> tuple[str, str | None]:
-    """Writes a default that a dataclass makes as what it makes."""
-    *_, signature, returned = event
-    return (signature or "").replace("<factory>", "InverseRootVariance()"), returned
-
-
 def setup(app: Sphinx) -> None:
     """Is called by Sphinx."""
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
     app.connect("source-read", complete)
-    app.connect("autodoc-process-signature", name_the_default)

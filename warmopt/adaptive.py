@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from warmopt.criteria import Criterion, InverseRootVariance
@@ -63,7 +63,7 @@ class Adaptive:
         50
     """
 
-    criterion: Criterion = field(default_factory=InverseRootVariance)
+    criterion: Criterion = InverseRootVariance()  # noqa: RUF009 (it is frozen)
     shape: FixedMode | Callable[..., float] = "linear"
     on_settled: OnSettled = "accelerate"
     fast: int | None = None
