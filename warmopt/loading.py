@@ -14,10 +14,10 @@ from torch.optim import Optimizer
 from warmopt.clock import ADAPTIVE_STATE, STATE, UPDATES, Clock
 from warmopt.group_lr import Group
 
-__all__ = ["Watch", "checked_and_completed"]
+__all__ = ["Hooks", "checked_and_completed"]
 
 
-class Watched(Protocol):
+class Hooked(Protocol):
     """What the hooks ask of the wrapper."""
 
     def _before_save(self) -> None: ...
@@ -25,17 +25,17 @@ class Watched(Protocol):
     def _after_load(self) -> None: ...
 
 
-class Watch:
+class Hooks:
     """The hooks on the wrapped optimizer, which may be pickled with it.
 
     They hold the wrapper weakly: an abandoned or copied one must not act.
     """
 
-    def __init__(self, warmed: Watched | None = None) -> None:
+    def __init__(self, warmed: Hooked | None = None) -> None:
         self._warmed = (lambda: None) if warmed is None else weakref.ref(warmed)
 
-    def __reduce__(self) -> tuple[type[Watch], tuple[()]]:
-        return Watch, ()
+    def __reduce__(self) -> tuple[type[Hooks], tuple[()]]:
+        return Hooks, ()
 
     def register(self, wrapped: Optimizer) -> None:
         """Hooks its saving and loading, if it is of a class that has hooks."""

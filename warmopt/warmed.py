@@ -18,7 +18,7 @@ from warmopt.compiling import eagerly, in_compiled_region, stay_untraced
 from warmopt.couplings import check_coupling
 from warmopt.criteria import Criterion
 from warmopt.group_lr import Group, Scaled, momentum_key
-from warmopt.loading import Watch, checked_and_completed
+from warmopt.loading import Hooks, checked_and_completed
 from warmopt.on_device import HostCopy, is_capturing
 from warmopt.plan import Plan, count, restore
 from warmopt.pool import Pool
@@ -186,7 +186,7 @@ class Warmed(Optimizer):
         stay_untraced()
         self._memo = _Memo()
         self._enrol_groups()
-        Watch(self).register(self.wrapped)
+        Hooks(self).register(self.wrapped)
 
     # --- the step -----------------------------------------------------------------
 
@@ -522,7 +522,7 @@ class Warmed(Optimizer):
         vars(self).update(state)
         self._start()
 
-    # --- what the hooks on the wrapped optimizer ask: see loading.Watch -------------
+    # --- what the hooks on the wrapped optimizer ask: see loading.Hooks -------------
 
     def _before_save(self) -> None:
         self._settle()
