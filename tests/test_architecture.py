@@ -13,8 +13,8 @@ PACKAGE = Path(warmopt.__file__).parent
 
 # A module may import those on lower levels only.
 LEVELS = [
-    ["shapes", "criteria", "couplings", "group_lr", "known_optimizers", "plots"],
-    ["on_device", "compiling", "sampling", "second_moments"],
+    ["shapes", "criteria", "group_lr", "known_optimizers", "plots"],
+    ["on_device", "compiling", "couplings", "sampling", "second_moments"],
     ["adaptive", "readings", "samples"],
     ["schedule", "trace", "probe"],
     ["clock"],

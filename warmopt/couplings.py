@@ -1,8 +1,7 @@
 """Optimizers for which scaling the learning rate does more, or less, than it should.
 
 Most steps are proportional to the LR. Where they are not, and it does harm, `Warmed`
-refuses or warns. Classes are known by name, so that no library has to be imported;
-their subclasses are known with them.
+refuses or warns. Classes are known by their names, as in `known_optimizers`.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ import warnings
 from typing import Any
 
 from torch.optim import Optimizer
+
+from warmopt.known_optimizers import names
 
 __all__ = ["check_coupling", "check_first_lr"]
 
@@ -81,10 +82,9 @@ def check_coupling(optimizer: Optimizer) -> None:
     Warns:
         UserWarning: Likewise.
     """
-    name = type(optimizer).__name__
-    names = [cls.__name__ for cls in type(optimizer).__mro__]
+    name, known = type(optimizer).__name__, "\n".join(names(optimizer))
     for pattern, harm, remedy in _REFUSED:
-        if any(re.search(pattern, known) for known in names):
+        if re.search(pattern, known, re.MULTILINE):
             raise ValueError(f"{name} must not be wrapped: it {harm}. {remedy}.")
     if any(group.get("warmup", 0) for group in optimizer.param_groups):
         raise ValueError(
@@ -94,11 +94,11 @@ def check_coupling(optimizer: Optimizer) -> None:
     harms = [
         (harm, remedy)
         for pattern, harm, remedy in _WARNED
-        if any(re.search(pattern, known) for known in names)
+        if re.search(pattern, known, re.MULTILINE)
     ]
     if getattr(optimizer, "_rectify", optimizer.defaults.get("rectify", False)):
         harms.append((_RECTIFIES, "Build it with rectify=False"))
-    if any("ScheduleFree" in known for known in names) and any(
+    if "ScheduleFree" in known and any(
         group.get("warmup_steps", 0) for group in optimizer.param_groups
     ):
         harms.append(
