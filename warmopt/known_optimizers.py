@@ -53,7 +53,7 @@ DECAY_OF_CLASS: dict[str, tuple[str, int | None] | None] = {
     "RMSprop": ("alpha", None),
     "bitsandbytes:RMSprop": ("betas", 0),
 }
-DECAYS_TWICE = "RangerVA"
+DECAYS_TWICE = "RangerVA"  # its step multiplies the average by the decay twice
 
 # Used as stored: either unbiased from the first update on, or biased also where the
 # optimizer divides by it. Everyone else corrects the bias, or (LAMB, CAME) normalizes
@@ -73,8 +73,8 @@ AVERAGES_UPDATES = """
     ADOPT AdaFactor Adafactor CAME DAdaptAdam DAdaptAdan GaLoreAdafactor LaProp NovoGrad
 """
 
-# Those without a second moment, and what they keep.
-NONE = {
+# Those without a second moment, and what they keep instead.
+WITHOUT = {
     name: kept
     for kept, classes in {
         "a momentum at most": "ASGD AccSGD AggMo AliG DAdaptLion DAdaptSGD EmoLynx "

@@ -113,7 +113,7 @@ def check_has_second_moment(
     the first step.
     """
     inner = _inner(optimizer)
-    if override is None and known.of_class(inner, known.NONE, ""):
+    if override is None and known.of_class(inner, known.WITHOUT, ""):
         raise no_second_moment(optimizer)
     stepped = False
     for group in inner.param_groups:
@@ -142,7 +142,7 @@ def no_second_moment(
         problem += f": {seen}."
         instead = "another state key or callable"
     else:
-        kept = known.of_class(optimizer, known.NONE, "")
+        kept = known.of_class(optimizer, known.WITHOUT, "")
         problem = f"{name} keeps no second moment that could settle: "
         problem += f"it keeps {kept}." if kept else f"{seen}."
         instead = "second_moment=<state key or callable> if you know of one"
@@ -232,7 +232,7 @@ def _look_up(
 def _first_known(
     optimizer: Optimizer, state: dict[str, Any]
 ) -> tuple[str, Tensor | None]:
-    if not known.of_class(optimizer, known.NONE, ""):
+    if not known.of_class(optimizer, known.WITHOUT, ""):
         for key in known.of_class(optimizer, known.KEYS_OF_CLASS, known.KEYS):
             values = state.get(key)
             if _is_readable(values):
