@@ -147,6 +147,12 @@ POSITIVE = "must be a finite number > 0, got"
             ValueError,
             "must be one of old_over_new, new_over_old, two_sided, got 'up'",
         ),
+        (
+            "norm_ratio",
+            {"bias_correction": "no"},
+            ValueError,
+            "must be one of True, False, got 'no'",
+        ),
         ("effective_sample_size", {"threshold": -1}, ValueError, f"{POSITIVE} -1"),
         ("update_rms", {"ratio": None}, TypeError, f"{POSITIVE} None"),
     ],

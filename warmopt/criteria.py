@@ -1,9 +1,10 @@
 """When has the second moment settled? Pure functions from a reading to yes or no.
 
 A criterion is any callable `Reading -> bool`; those here are frozen dataclasses, so
-that they compare, print and can be rebuilt from their constants. None of them sees a
-tensor, the loss or the learning rate, and none remembers the reading before. A value
-that is nan (not known yet, or nothing to measure) never settles.
+that they compare, print and can be rebuilt from their constants. These are checked: a
+wrong one is a TypeError or a ValueError. None of them sees a tensor, the loss or the
+learning rate, and none remembers the reading before. A value that is nan (not known
+yet, or nothing to measure) never settles.
 
 Throughout, v is the bias-corrected second moment, t the update, D the span of the
 full window in updates (those that use it wait for it to be full), and
@@ -123,8 +124,9 @@ class Drift:
 
     with the mean v of tensor l and w its elements (`by="numel"`) or 1
     (`by="tensor"`). `tol` is a natural logarithm per memory length tau: 0.25 lets
-    the effective LR move by 12 % in tau updates. Tensors without any v > 0 have no
-    weight. Not tested before t = 2 D, while v is still mostly noise.
+    the effective LR move by 12 % in tau updates. `quantile` is the share of the weight
+    that must keep still, in (0, 1]. Tensors without any v > 0 have no weight. Never
+    settled before t = 2 D, while v is still mostly noise.
 
     What fools it: stagnation, and a v too coarse to move (bfloat16 near beta2 =
     0.999). At a tiny LR the gradients are stationary, whatever waits at the full
@@ -209,6 +211,7 @@ class NormRatio:
     def __post_init__(self) -> None:
         _check_positive("threshold", self.threshold, most=1.0)
         _check_choice("orientation", self.orientation, get_args(Orientation))
+        _check_choice("bias_correction", self.bias_correction, (True, False))
 
     def __call__(self, reading: Reading) -> bool:
         """Whether the reading counts as settled."""
@@ -326,6 +329,7 @@ def _check_positive(name: str, value: object, most: float = math.inf) -> None:
         raise ValueError(f"{name} must be {allowed}, got {value!r}.")
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
+        allowed = ", ".join(map(str, choices))
+        raise ValueError(f"{name} must be one of {allowed}, got {value!r}.")

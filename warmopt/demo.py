@@ -20,7 +20,7 @@ from torch.optim import AdamW
 
 from warmopt.warmed import Warmed
 
-__all__ = ["LR", "UPDATES", "WARMUPS", "Run", "train"]
+__all__ = ["LR", "UPDATES", "WARMUPS", "Run", "encoded_text", "train"]
 
 LR = 5e-3
 BETAS = (0.9, 0.99)

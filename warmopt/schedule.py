@@ -29,6 +29,7 @@ class Schedule:
 
     Attributes:
         mode: Name of the mode; for a callable, its own name.
+        shape: Its formula, (update, steps, start) -> factor, as those of `shapes`.
         steps: Length in updates; None where each group takes it from its beta2.
         start: Factor at update 0, dimensionless.
         offset: Updates, the first of all, that run at `start` before the ramp.

@@ -215,8 +215,11 @@ def rectified(update: float, steps: float, start: float = 0.0) -> float:
 
     with :math:`\rho_\infty = n - 1`,
     :math:`\rho_k = \rho_\infty - 2 k \beta_2^k / (1 - \beta_2^k)`, and
-    :math:`\delta` the first k with :math:`\rho_k > 4`. Needs n > 5, that is
-    beta2 > 0.6. It ends where float64 can no longer tell it from 1.
+    :math:`\delta` the first k with :math:`\rho_k > 4`. It ends where float64 can no
+    longer tell it from 1.
+
+    Raises:
+        ValueError: n is not above 5, which is beta2 = 0.6.
 
     Example:
         >>> [round(rectified(t, 2000), 4) for t in (1, 2, 1000)]

@@ -52,6 +52,19 @@ class Trace:
             `factor` of the update after that; `settled`, the verdict (None where
             nothing acts); `watched`, the verdict of each watching criterion by its
             name; and the `Reading`, entry by entry. Made for `pandas.DataFrame(rows)`.
+
+    Example:
+        >>> from warmopt import Warmed
+        >>> from warmopt.criteria import InverseRootVariance
+        >>> trace, weight = Trace(), torch.nn.Parameter(torch.zeros(1))
+        >>> warmed = Warmed(torch.optim.Adam([weight]), steps=60, trace=trace)
+        >>> for _ in range(60):
+        ...     weight.grad = torch.ones(1)
+        ...     warmed.step()
+        >>> [row["update"] for row in trace][:3]
+        [5, 10, 15]
+        >>> replay(trace, InverseRootVariance())[:2]
+        (40, 'settled')
     """
 
     def __init__(self) -> None:
