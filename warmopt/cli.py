@@ -122,10 +122,8 @@ def preview(
         steps = int(steps)
     try:
         schedule = Schedule(mode, steps, start, offset, total_steps)
-        length = schedule.steps
-        if length is None and schedule.steps_from_beta2 is not None:
-            length = schedule.steps_from_beta2(beta2)
-        length = length or 0
+        rule = schedule.steps_from_beta2
+        length = (rule(beta2) if rule else schedule.steps) or 0
         # An endless approach to 1 is cut where there is no more to be seen.
         shown = min(schedule.last_update(length), round(5 * length) + offset)
         shown += max(1, shown // 10)
