@@ -83,9 +83,9 @@ class Trace:
         Raises:
             ValueError: There is no such pool.
         """
-        return list(map(_reading, self._of(pool)))
+        return list(map(_reading, self._rows_of(pool)))
 
-    def _of(self, pool: int) -> list[dict[str, Any]]:
+    def _rows_of(self, pool: int) -> list[dict[str, Any]]:
         """The rows of one pool, from where it was last warmed again."""
         if pool not in self.pools:
             raise ValueError(
@@ -118,7 +118,7 @@ class Trace:
         """
         from warmopt.plots import save_trace
 
-        rows, known = self._of(pool), self.pools[pool]
+        rows, known = self._rows_of(pool), self.pools[pool]
         most = "at most " if known.criterion else ""
         title = f"Warmup of {most}{known.last} updates, read every {known.every}"
         save_trace(path, rows, known.criterion, title)
@@ -190,7 +190,7 @@ def replay(
         TypeError: An argument is of the wrong type.
         ValueError: A value is not allowed, or there is no such pool.
     """
-    rows = trace._of(pool)
+    rows = trace._rows_of(pool)
     known = trace.pools[pool]
     adaptive = Adaptive(
         criterion,
