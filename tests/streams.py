@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from warmopt.readings import Reading, statistics
+from warmopt.criteria import Reading
+from warmopt.readings import statistics
 
 
 def averages(values: Tensor, beta: float) -> Tensor:

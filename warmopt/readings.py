@@ -11,9 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from warmopt.criteria import Reading
-
-__all__ = ["Reading", "median_variance", "statistics"]
+__all__ = ["median_variance", "statistics"]
 
 
 def median_variance(ring: Tensor) -> Tensor:

@@ -92,6 +92,10 @@ class Warmed(Optimizer):
         trace: A new `Trace` for the readings of an adaptive or watched warmup. Where
             tensors are sharded, a reading is a collective: all ranks need one.
 
+    Attributes:
+        wrapped: The optimizer that is wrapped. Stepping it alone does not warm.
+        trace: The record of the readings; None where none was asked for.
+
     A param group may hold a `warmup_steps` and a `warmup_start` of its own. If the
     wrapped optimizer has an option of that name, ours is `warmopt_steps` (`_start`).
 
