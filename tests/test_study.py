@@ -406,6 +406,35 @@ def test_regret_and_sensitivity_have_known_answers() -> None:
     )
 
 
+def test_a_candidate_wins_only_by_all_that_was_registered() -> None:
+    """Over the default and the clock, told; no worse a cell; no more failures."""
+    cell = measures.Cell("digits MLP", "Adam", 0.99, 0.01, 60)
+    fixed = [0.40, 0.50, 0.60]  # a seed standard deviation of 0.1
+
+    def group(**losses: list[float]) -> measures.Group:
+        made = measures.Group(cell)
+        named = {"fixed 10 %": fixed, tables.DEFAULT: [0.50, 0.60, 0.70], **losses}
+        named[tables.CLOCK] = named.pop("clock", named[tables.DEFAULT])
+        for name, values in named.items():
+            made.rows[name] = {
+                seed: {**result(0.01, 6, seed, value), "failed": value > 0.9}
+                for seed, value in enumerate(values)
+            }
+        made.tuning["fixed 10 %"] = {10: result(0.01, 6, 10, 0.5)}
+        return made
+
+    def wins(**losses: list[float]) -> bool:
+        return tables.wins([group(**losses)], "new")[1]
+
+    assert wins(new=[0.41, 0.50, 0.61])
+    assert not wins(new=[0.30, 0.70, 0.61])  # not told apart
+    assert not wins(new=[0.41, 0.50, 0.61], clock=[0.41, 0.50, 0.61])
+    assert not wins(new=[0.51, 0.60, 0.71])
+    told, _ = tables.wins([group(new=[0.41, 0.50, 0.61])], "new")
+    assert told.startswith("minus the default **-0.93 ± 0.14**, the clock **-0.93")
+    assert told.endswith("worst cell +0.1 (+1.0); failed 0 (0)")
+
+
 def test_what_orders_safe_jumps_has_known_answers() -> None:
     def order(*pairs: tuple[float | None, bool]) -> float | None:
         rows = [({"x": x}, is_safe) for x, is_safe in pairs]

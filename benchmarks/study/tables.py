@@ -28,6 +28,7 @@ WRONG = {
 BLIND = 30  # updates: the first verdict of the default acts in the next one
 SAFE = 2.0  # seed standard deviations of regret
 DEFAULT = "adaptive 30 %"  # what the candidates are compared with
+CLOCK = "adaptive 30 % clock updates=25"  # the same pace, with closed eyes
 
 
 # --- text -----------------------------------------------------------------------------
@@ -171,6 +172,70 @@ def rules_deciding(results: Results) -> str:
     return rules(results, lambda task: task not in TUNING_TASKS)
 
 
+def registered(results: Results) -> str:
+    """What was asked before the first run, each with its answer."""
+    groups = grouped(results)
+    lines = []
+    for name in (name for name in names(groups) if is_cap(name)):
+        mean = fmean(over_seeds(group.regret(name) for group in groups) or [math.nan])
+        worst = max(worst_cells(groups, name), default=math.nan)
+        told = f"mean {mean:+.2f}, worst cell {worst:+.1f}"
+        lines.append([f"{name} meets its target", told, mean <= 0.5 and worst <= 2])
+    own, theirs = (lost(groups, kind, 100) for kind in ("adaptive", "fixed"))
+    if own and theirs:
+        told = f"adaptive {with_margin(own)}, fixed {with_margin(theirs)}"
+        insures = fmean(own) <= 1 < fmean(theirs)
+        lines.append(["a cap of 100 % insures", told, insures])
+    hot = [ladder[-2:] for ladder in ladders(groups)]
+    better = [
+        all(beats(own, control) for control in ("length", "replay")) for own in hot
+    ]
+    told = f"better in {sum(better)} of {len(better)} ladders"
+    lines.append(["the moment matters", told, 2 * sum(better) > len(better)])
+    deciding = [group for group in groups if group.cell.task not in TUNING_TASKS]
+    for name in filter(is_candidate, names(deciding)):
+        if worst_cells(deciding, name):
+            lines.append([f"{name} wins", *wins(deciding, name)])
+    return grid(
+        ["", "found", ""], [[*line, "yes" if yes else "no"] for *line, yes in lines]
+    )
+
+
+def is_cap(name: str) -> bool:
+    return name.startswith("adaptive") and is_plain(name)
+
+
+def is_candidate(name: str) -> bool:
+    return name == "gi" or (name.startswith(DEFAULT + " ") and "clock" not in name)
+
+
+def worst_cells(groups: list[Group], name: str) -> list[float]:
+    return [fmean(own.values()) for group in groups if (own := group.regret(name))]
+
+
+def beats(groups: list[Group], control: str) -> bool:
+    """Whether the default is told to be better than a control, over these cells."""
+    minus = over_seeds(
+        group.minus(DEFAULT, f"{control} of {DEFAULT}") for group in groups
+    )
+    return bool(minus) and fmean(minus) < -margin(minus)
+
+
+def wins(groups: list[Group], name: str) -> tuple[str, bool]:
+    """Whether a candidate is better than the default, and than the clock."""
+    own = [group for group in groups if group.regret(name)]
+    minus = [over_seeds(spreads(own, name, other)) for other in (DEFAULT, CLOCK)]
+    worst = [max(worst_cells(own, which)) for which in (name, DEFAULT)]
+    failed = [sum(group.failed(which) for group in own) for which in (name, DEFAULT)]
+    told = (
+        f"minus the default {with_margin(minus[0])}, the clock {with_margin(minus[1])}"
+    )
+    told += f"; worst cell {worst[0]:+.1f} ({worst[1]:+.1f}); failed {failed[0]} "
+    told += f"({failed[1]})"
+    lower = all(values and fmean(values) < -margin(values) for values in minus)
+    return told, lower and worst[0] <= worst[1] and failed[0] <= failed[1]
+
+
 def cells(results: Results) -> str:
     """Every cell: the best fixed length, and the regret of the plain warmups."""
     groups = [group for group in grouped(results) if group.best and group.spread]
@@ -303,7 +368,7 @@ def chosen(results: Results) -> str:
 TABLES = {
     table.__name__: table
     for table in (
-        *(state, plain_regret, wrong_length, controls),
+        *(state, registered, plain_regret, wrong_length, controls),
         *(rules_tuning, rules_deciding, told, chosen, cells),
     )
 }
