@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.operators import Operators
 from tests.optimizers import ROWS
 from warmopt import Warmed
 from warmopt.adaptive import Adaptive
@@ -303,26 +303,6 @@ def test_replaced_tensors_are_followed() -> None:
 # --- what it costs --------------------------------------------------------------------
 
 
-class Operators(TorchDispatchMode):
-    """Counts what is computed, views aside, and the largest that is made."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-        self.largest = self.ages = 0
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        out = function(*args, **(kwargs or {}))
-        if isinstance(out, float):  # a read on the host
-            self.ages += 1
-        elif not function.is_view:
-            self.names.append(str(function))
-            self.largest = max(self.largest, out.numel())
-        return out
-
-
 # Gather 1; correct 6, of which a GPU sees the last; keep 1; judge 9. In full: one more
 # to gather and to correct, and 13 to judge.
 @pytest.mark.parametrize(("momentum", "most"), [(False, 16), (True, 33)])
@@ -340,7 +320,7 @@ def test_a_reading_is_few_small_operators(momentum: bool, most: int) -> None:
             probe.after(update)
     print(f"{len(seen.names)} operators: {' '.join(seen.names)}")
     assert len(seen.names) <= most
-    assert seen.ages == 0  # nothing is read on the host
+    assert seen.host_reads == 0
     # The ring, 5 samples; a tensor has 300 000 elements.
     assert seen.largest <= 5 * 20 * 64
 
