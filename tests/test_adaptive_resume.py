@@ -142,6 +142,7 @@ def test_rewarm_starts_over() -> None:
     warmed.rewarm()
     assert not warmed.done
     assert warmed.done_reason is None
+    assert "warmup_ring" in warmed.param_groups[0]  # a new one: it is saved at once
     assert run(warmed, params, range(1, 20)) == used
     warmed.rewarm(0)
     assert warmed.done

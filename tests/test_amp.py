@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import Parameter
+from torch.optim import Optimizer
 
 from tests.optimizers import ROWS, Row, assert_same, snapshot
 from tests.reference import stepped_at
@@ -61,8 +64,24 @@ def test_a_skipped_step_is_not_an_update(name: str, unscaled: bool) -> None:
     assert not hasattr(warmed, "found_inf")
 
 
+def _saved(optimizer: Optimizer) -> int:
+    return int(optimizer.state_dict()["param_groups"][0]["warmup_updates"])
+
+
+ASKS = {
+    "save": _saved,
+    "save_the_wrapped": lambda warmed: _saved(warmed.wrapped),
+    "copy": lambda warmed: _saved(copy.deepcopy(warmed)),
+    "factor": lambda warmed: warmed.factors[0] * 4 - 1,
+    "repr": lambda warmed: int(re.search(r"(\d) of 4", repr(warmed))[1]),
+}
+
+
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
 @pytest.mark.parametrize("name", FUSED)
-def test_a_save_right_after_a_skipped_step_has_not_counted_it(name: str) -> None:
+def test_whoever_asks_after_a_skipped_step_finds_it_not_counted(
+    name: str, ask: Callable[[Warmed], float]
+) -> None:
     """On a GPU nobody has looked yet at whether the kernel skipped the update."""
     row = ROWS[name]
     params = row.params()
@@ -70,10 +89,18 @@ def test_a_save_right_after_a_skipped_step_has_not_counted_it(name: str) -> None
     for update, count in ((1, 1), (INFINITE, 1), (3, 2)):
         scaled_grads(row, params, update)
         scaler.step(warmed)
-        for saved in (warmed.wrapped.state_dict(), warmed.state_dict()):
-            assert int(saved["param_groups"][0]["warmup_updates"]) == count
-        assert copy.deepcopy(warmed).factors == warmed.factors == [(count + 1) / 4]
+        assert ask(warmed) == count
         scaler.update(2.0)
+
+
+def test_without_the_scaler_again_every_step_counts() -> None:
+    row = ROWS["adam-fused"]
+    params = row.params()
+    warmed, scaler = row.wrap(params, steps=4), new_scaler()
+    scaled_grads(row, params, INFINITE)
+    scaler.step(warmed)
+    row.step(warmed, params, 3)
+    assert warmed.factors == [0.5]
 
 
 def test_optimizers_on_one_scaler_are_skipped_each_for_itself() -> None:

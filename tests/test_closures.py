@@ -135,12 +135,23 @@ def test_sam_around_warmed_is_a_hand_scaled_sam(by: str) -> None:
     assert sam.base_optimizer.done
 
 
-def test_a_group_added_in_the_closure_warms_at_once() -> None:
+def test_a_closure_beside_other_arguments_sees_the_base_lr() -> None:
+    class Scaling(torch.optim.SGD):
+        def step(self, closure: Any, scale: float) -> tuple[Any, float]:
+            return closure(), scale
+
+    warmed = Warmed(Scaling([Parameter(torch.zeros(1))], lr=1.0), steps=4)
+    assert warmed.step(lambda: warmed.param_groups[0]["lr"], 2.0) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize("through", ["warmed", "wrapped"])
+def test_a_group_added_in_the_closure_warms_at_once(through: str) -> None:
     param, optimizer = sgd()
     late = Parameter(torch.zeros(1))
     late.grad = torch.ones(1)
     warmed = Warmed(optimizer, steps=4)
     warmed.step()
-    warmed.step(lambda: warmed.add_param_group({"params": [late]}))
+    adder = warmed if through == "warmed" else warmed.wrapped
+    warmed.step(lambda: adder.add_param_group({"params": [late]}))
     assert param.item() == -0.75
     assert late.item() == -0.25

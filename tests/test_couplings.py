@@ -357,6 +357,18 @@ def test_a_run_that_goes_on_at_a_low_lr_is_not_warned_of() -> None:
     assert warmed.factors == [0.5]
 
 
+def test_a_rewarm_at_a_low_lr_is_not_warned_of() -> None:
+    """Nor with SGD, which keeps no state to tell a run that goes on by."""
+    weight = param()
+    warmed = Warmed(torch.optim.SGD([weight], lr=1.0), steps=4)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(warmed, 0.5)
+    warmed.step()
+    scheduler.step()
+    warmed.rewarm()
+    warmed.step()
+    assert warmed.factors == [0.5]
+
+
 def test_accelerate_takes_steps_that_do_not_update() -> None:
     """Of four steps two move the weights; a warmup outside would count all four."""
     from accelerate import Accelerator  # takes long to import

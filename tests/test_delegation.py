@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from typing import Any
 
@@ -27,10 +28,10 @@ def test_attributes_reach_the_wrapped_optimizer() -> None:
     assert warmed.mode == "eval"
     assert warmed.state is inner.state
     assert warmed.defaults is inner.defaults
-    warmed.defaults = defaults = dict(inner.defaults)
-    assert inner.defaults is defaults
-    warmed.param_groups = groups = [*inner.param_groups]
-    assert inner.param_groups is groups
+    for name in ("param_groups", "state", "defaults"):
+        new = copy.copy(getattr(inner, name))
+        setattr(warmed, name, new)
+        assert getattr(inner, name) is new
     with pytest.raises(AttributeError, match="no attribute 'missing'"):
         _ = warmed.missing
     with pytest.raises(AttributeError, match="wrapped"):

@@ -97,6 +97,11 @@ WRONG = [
         "start must be a finite number >= 0, got -0.1.",
     ),
     (
+        {"steps": 10, "momentum_start": -0.1},
+        ValueError,
+        "momentum_start must be a finite number >= 0, got -0.1.",
+    ),
+    (
         {"steps": 10, "start": math.inf},
         ValueError,
         "start must be a finite number >= 0, got inf.",
@@ -333,7 +338,7 @@ def test_a_factor_that_fails_on_the_way_stops_the_step_and_nothing_else() -> Non
             "steps must be an int of updates in [0, 2**53], or a ratio in (0, 1), got 'x'.",
         ),
         (
-            {"groups": [0, 1]},
+            {"groups": [0, 1, 2]},
             IndexError,
             "groups must be indices of the 1 param groups, got 1.",
         ),
@@ -440,6 +445,15 @@ def test_a_broken_state_is_refused_and_nothing_loaded(
         (warmed if loader == "warmed" else warmed.wrapped).load_state_dict(state)
     assert str(refused.value) == message
     assert repr(warmed) == before
+
+
+def test_a_length_that_the_shape_refuses_is_refused_by_its_name() -> None:
+    warmed = Warmed(adam(), mode="radam")
+    state = copy.deepcopy(warmed.state_dict())
+    state["param_groups"][0]["warmup_length"] = 1
+    name = "warmup_length of param group 0 of the loaded state"
+    with pytest.raises(ValueError, match=f"^{name}: steps must be > 5"):
+        warmed.load_state_dict(state)
 
 
 def test_a_state_with_other_groups_is_refused_as_by_torch() -> None:

@@ -26,6 +26,7 @@ from warmopt.shapes import MODES, linear
         ({"steps": 2, "start": 0.5, "offset": 2}, [0.5, 0.5, 0.75, 1.0, 1.0]),
         ({"steps": 0, "offset": 2}, [1.0, 1.0]),
         ({"steps": 1}, [1.0, 1.0]),
+        ({"steps": 1, "offset": 1}, [0.0, 1.0, 1.0]),
         ({"steps": 2, "mode": lambda t, n: t / (2 * n)}, [0.25, 0.5, 1.0, 1.0]),
         ({"steps": 2, "mode": lambda t, n: 0.5, "start": 0.5}, [0.75, 0.75, 1.0]),
         ({"steps": 2, "mode": lambda t, n, start=0.1: start}, [0.1, 0.1, 1.0]),
@@ -35,9 +36,13 @@ from warmopt.shapes import MODES, linear
     ],
 )
 def test_the_factor_of_each_update(options: dict, factors: list[float]) -> None:
-    warmed = Warmed(sgd()[1], **options)
+    """Whether or not somebody asks before every step."""
+    warmed, asked = (Warmed(sgd()[1], **options) for _ in range(2))
     assert effective(warmed, len(factors)) == pytest.approx(factors, abs=1e-15)
     assert warmed.done
+    for factor in factors:
+        assert asked.factors == pytest.approx([factor], abs=1e-15)
+        asked.step()
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -97,9 +102,10 @@ def test_the_momentum_warms_along(optimizer, seen: list[float]) -> None:
     assert used == pytest.approx(seen)
 
 
-def test_a_momentum_never_goes_above_the_users_own() -> None:
+@pytest.mark.parametrize("start", [0.8, 1.0])
+def test_a_momentum_never_goes_above_the_users_own(start: float) -> None:
     _, optimizer = sgd(momentum=0.9)
-    warmed = Warmed(optimizer, steps=4, mode=lambda t, n: 1.5, momentum_start=0.8)
+    warmed = Warmed(optimizer, steps=4, mode=lambda t, n: 1.5, momentum_start=start)
     seen = watch(optimizer, lambda inner: inner.param_groups[0]["momentum"])
     warmed.step()
     assert seen == [0.9]

@@ -170,8 +170,9 @@ def test_a_captured_graph_warms_again_after_rewarm(capturing: dict[str, bool]) -
     [
         (0.1, {}, r"lr=0\.1"),
         (torch.tensor(0.1), {"momentum_start": 0.5}, "momentum_start"),
+        (torch.tensor(0.1), {"mode": "adaptive"}, r"'adaptive\(linear\)'"),
     ],
-    ids=["float_lr", "momentum"],
+    ids=["float_lr", "momentum", "adaptive"],
 )
 def test_what_a_graph_would_freeze_is_refused(
     lr: Any, options: dict, named: str, capturing: dict[str, bool]
@@ -184,6 +185,24 @@ def test_what_a_graph_would_freeze_is_refused(
         warmed.step()
     assert_same(before, snapshot(warmed, params))
     assert warmed.factors == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("device", "named"),
+    [("cpu", "a param group that was never stepped"), ("meta", r"lr=tensor\(0\.1")],
+)
+def test_a_group_that_is_not_yet_ready_to_be_captured_is_refused(
+    device: str, named: str, capturing: dict[str, bool]
+) -> None:
+    """Added since the last step, or with a parameter where the LR is not."""
+    warmed = Warmed(torch.optim.SGD(parameters(), torch.tensor(0.1)), steps=4)
+    late = [Parameter(torch.zeros(1)), Parameter(torch.zeros(1, device=device))]
+    warmed.wrapped.add_param_group({"params": late})
+    if device == "meta":
+        assert warmed.factors == [0.25, 0.25]  # which makes it known
+    capturing["capturing"] = True
+    with pytest.raises(RuntimeError, match=f"captured in a CUDA graph, got {named}"):
+        warmed.step()
 
 
 def test_a_float_lr_is_captured_when_the_warmup_is_done(

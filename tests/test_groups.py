@@ -10,7 +10,7 @@ import torch
 from torch.nn import Parameter
 
 from tests.optimizers import ROWS, Row, assert_same, snapshot
-from tests.reference import effective, stepped_at
+from tests.reference import effective, lrs, stepped_at, watch
 from warmopt import Warmed
 
 SGD = ROWS["sgd-loop"]
@@ -56,6 +56,15 @@ def test_a_frozen_group_warms_when_it_is_unfrozen(multi_group_row: Row) -> None:
     assert warmed.factors == [1.0, 0.5]
 
 
+def test_a_group_is_frozen_when_all_of_it_is() -> None:
+    params = SGD.params()
+    params[0].requires_grad_(False)
+    for lr in (1.0, torch.tensor(1.0)):
+        warmed = Warmed(torch.optim.SGD(params, lr=lr), steps=4)
+        warmed.step()
+        assert warmed.factors == [0.5]
+
+
 def test_a_group_without_gradients_is_counted_all_the_same() -> None:
     """Whether a gradient is there differs between ranks, so it must not matter."""
     warmed = SGD.wrap(SGD.params(), steps=4)
@@ -63,26 +72,64 @@ def test_a_group_without_gradients_is_counted_all_the_same() -> None:
     assert warmed.factors == [0.5]
 
 
+def equal_groups(number: int) -> Warmed:
+    groups = [{"params": [Parameter(torch.zeros(1))]} for _ in range(number)]
+    return Warmed(torch.optim.SGD(groups, lr=1.0), steps=4)
+
+
+def test_a_group_replaced_by_its_copy_goes_on() -> None:
+    """One alone, which only a look at each group can see."""
+    warmed = equal_groups(2)
+    warmed.step()
+    warmed.param_groups[1] = dict(warmed.param_groups[1])
+    used = watch(warmed.wrapped, lrs)
+    warmed.step()
+    assert used == [[0.5, 0.5]]
+    assert warmed.factors == [0.75, 0.75]
+
+
+def test_a_group_set_further_on_by_hand_is_done_and_no_other() -> None:
+    warmed = equal_groups(3)
+    warmed.step()
+    warmed.param_groups[1]["warmup_updates"] = 4
+    used = watch(warmed.wrapped, lrs)
+    warmed.step()
+    assert used == [[0.5, 1.0, 0.5]]
+    assert lrs(warmed) == [1.0, 1.0, 1.0]
+    assert warmed.factors == [0.75, 1.0, 0.75]
+
+
 def test_a_group_has_its_own_length_and_start() -> None:
-    params = [Parameter(torch.zeros(1)) for _ in range(4)]
-    groups = [
-        {"params": params[:1]},
-        {"params": params[1:2], "warmup_steps": 2},
-        {"params": params[2:3], "warmup_start": 3.0},
-        {"params": params[3:], "warmup_steps": 0},
+    """Some of them the same, beside each other and not."""
+    options = [
+        {},
+        {"warmup_steps": 2},
+        {"warmup_start": 3.0},
+        {"warmup_start": 3.0},
+        {"warmup_steps": 0},
+        {},
     ]
+    groups = [{"params": [Parameter(torch.zeros(1))], **each} for each in options]
     warmed = Warmed(torch.optim.SGD(groups, lr=1.0), steps=4)
-    factors = []
+    factors, used = [], watch(warmed.wrapped, lrs)
     while not warmed.done:
         factors.append(warmed.factors)
         warmed.step()
     assert factors == [
-        [0.25, 0.5, 2.5, 1.0],
-        [0.5, 1.0, 2.0, 1.0],
-        [0.75, 1.0, 1.5, 1.0],
-        [1.0, 1.0, 1.0, 1.0],
+        [0.25, 0.5, 2.5, 2.5, 1.0, 0.25],
+        [0.5, 1.0, 2.0, 2.0, 1.0, 0.5],
+        [0.75, 1.0, 1.5, 1.5, 1.0, 0.75],
+        [1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
     ]
-    assert warmed.param_groups[3]["warmup_updates"] == 0
+    assert used == factors
+    assert warmed.param_groups[4]["warmup_updates"] == 0
+
+
+def test_only_the_group_with_a_length_warms_where_steps_is_0() -> None:
+    params = SGD.params()
+    groups = [{"params": params[:1]}, {"params": params[1:], "warmup_steps": 4}]
+    warmed = Warmed(torch.optim.SGD(groups, lr=1.0), steps=0)
+    assert warmed.factors == [1.0, 0.25]
 
 
 def test_a_groups_ratio_is_a_share_of_total_steps() -> None:

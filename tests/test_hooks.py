@@ -73,20 +73,23 @@ def test_step_hooks_see_the_base_lr_and_may_set_it() -> None:
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 0.5**t)
     base, saved = [], []
 
-    def before(inner: torch.optim.Optimizer, *_: Any) -> None:
+    def look(inner: torch.optim.Optimizer, *_: Any) -> None:
         base.append(lrs(inner)[0])
 
     def after(inner: torch.optim.Optimizer, *_: Any) -> None:
         saved.append(inner.state_dict()["param_groups"][0]["lr"])
         scheduler.step()
 
-    handle = warmed.register_step_pre_hook(before)
-    global_handle = register_optimizer_step_post_hook(after)
+    handles = [
+        warmed.register_step_pre_hook(look),
+        warmed.register_step_post_hook(look),
+        register_optimizer_step_post_hook(after),
+    ]
     for _ in range(4):
         warmed.step()
-    handle.remove()
-    global_handle.remove()
-    assert base == saved == [1.0, 0.5, 0.25, 0.125]
+    for handle in handles:
+        handle.remove()
+    assert base[::2] == base[1::2] == saved == [1.0, 0.5, 0.25, 0.125]
     assert param.item() == -(0.25 + 0.25 + 0.1875 + 0.125)
     assert warmed.done
     assert not optimizer._optimizer_step_pre_hooks

@@ -16,6 +16,8 @@ def test_get_last_lr_is_what_the_step_used() -> None:
     warmed.step()
     optimizer.param_groups[0]["lr"] = 8.0
     assert warmed.get_last_lr() == [0.5]
+    warmed.rewarm()
+    assert warmed.get_last_lr() == [2.0]  # as before the first step
     while not warmed.done:
         warmed.step()
     optimizer.param_groups[0]["lr"] = 3.0

@@ -31,6 +31,21 @@ def test_rewarm_begins_anew_and_may_change_the_length() -> None:
     assert warmed.done
 
 
+def test_rewarm_of_no_length_ends_a_warmup_of_an_untuned_mode() -> None:
+    optimizer = torch.optim.Adam([Parameter(torch.zeros(1))])
+    warmed = Warmed(optimizer, mode="untuned_linear")
+    warmed.rewarm(0)
+    assert warmed.done
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_the_shortest_lengths_are_saved_and_loaded(steps: int) -> None:
+    warmed, resumed = (Warmed(sgd()[1], steps=4) for _ in range(2))
+    warmed.rewarm(steps)
+    resumed.load_state_dict(warmed.state_dict())
+    assert resumed.factors == warmed.factors == [1 / max(steps, 1)]
+
+
 def test_rewarm_starts_a_warmup_where_there_was_none() -> None:
     warmed = Warmed(sgd()[1], steps=0)
     warmed.rewarm()  # of no length
