@@ -89,12 +89,12 @@ at any number of groups.
 parameters in 161 tensors (`resnet50/4`). It is sixteen small operators, with a `cat` of
 a chunk or more of every tensor, and one of the age of every parameter; each finds its
 code and data out of the cache, since the optimizer has just walked through all of its
-state. Taken apart once, by hand, at a million parameters: of 0.5 ms, the statistic takes
-0.13, the ages 0.12, the chunks 0.09, the look whether the state is still made of the same
-tensors and the last result's way to Python 0.03 each. The ages are what corrects the
-bias of each parameter by its own updates, and no host can know them without a look. The
-more parameters, or the longer `every`, the smaller the share. Between readings nothing
-is looked at; after the warmup it is nothing.
+state. Taken apart once, by hand, at a million parameters: of 0.5 ms, the statistic
+takes 0.13, the ages 0.12, the chunks 0.09, the look whether the state is still made of
+the same tensors and the last result's way to Python 0.03 each. The ages are what
+corrects the bias of each parameter by its own updates, and no host can know them
+without a look. The more parameters, or the longer `every`, the smaller the share.
+Between readings nothing is looked at; after the warmup it is nothing.
 
 **On a device** a reading was to be eight kernels. It is as many as it has operators,
 or more; it was not run there yet.

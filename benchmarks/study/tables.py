@@ -26,7 +26,7 @@ WRONG = {
     **{30: "3x too long", 100: "10x too long"},
 }
 BLIND = 30  # updates: the first verdict of the default acts in the next one
-SAFE = 2.0  # seed standard deviations of regret
+RAMP, SAFE = "fixed 30 %", 2.0  # what a jump leaves; standard deviations it may cost
 DEFAULT = "adaptive 30 %"  # what the candidates are compared with
 CLOCK = "adaptive 30 % clock updates=25"  # the same pace, with closed eyes
 
@@ -312,11 +312,11 @@ def told(results: Results) -> str:
     """How often a safe jump to the full LR has the lower value than one that is not."""
     jumps = [
         [
-            (row, regret <= SAFE)
-            for name, rows in group.rows.items()
+            (group.rows[name][seed], harm <= SAFE)
+            for name in group.rows
             if name.startswith("jump")
-            for seed, row in rows.items()
-            if (regret := group.regret(name).get(seed)) is not None
+            for lost in spreads([group], name, RAMP)
+            for seed, harm in lost.items()
         ]
         for group in grouped(results)
     ]
@@ -327,15 +327,10 @@ def told(results: Results) -> str:
             right for cell in jumps if (right := ordered(cell, value)) is not None
         ]
         whole = ordered(every, value)
-        lines.append(
-            [
-                name,
-                "" if whole is None else f"{whole:.2f}",
-                f"{fmean(within):.2f} ({min(within):.2f} to {max(within):.2f})"
-                if within
-                else "",
-            ]
-        )
+        if whole is None or not within:
+            continue
+        mean = f"{fmean(within):.2f} ({min(within):.2f} to {max(within):.2f})"
+        lines.append([name, f"{whole:.2f}", mean])
     safe = sum(is_safe for _, is_safe in every)
     head = f"over all {len(every)} jumps, {safe} of them safe"
     return grid(["", head, "within a cell: mean, range"], lines)
