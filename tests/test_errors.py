@@ -464,13 +464,16 @@ def test_a_state_with_other_groups_is_refused_as_by_torch() -> None:
         warmed.load_state_dict(state)
 
 
-def test_a_state_of_another_function_is_refused_by_its_name() -> None:
+@pytest.mark.parametrize("lacks", ["", "warmup_done"])
+def test_a_state_of_another_function_is_refused_by_its_name(lacks: str) -> None:
     def mine(update: float, steps: float, power: float = 1.0) -> float:
         return (update / steps) ** power
 
     warmed = Warmed(sgd(), steps=10, mode=mine)
     other = Warmed(sgd(), steps=10, mode=partial(mine, power=2))
+    state = copy.deepcopy(warmed.state_dict())
+    state["param_groups"][0].pop(lacks, None)
     with pytest.raises(
         ValueError, match=r"begun with, 'mine' .* got 'mine\(power=2\)'"
     ):
-        other.load_state_dict(warmed.state_dict())
+        other.load_state_dict(state)
