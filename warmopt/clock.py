@@ -120,8 +120,10 @@ class Clock:
             group[DONE] = like_lr(bool(group[DONE]) or self.is_over(group), lr)
 
     def restart(self, group: Group, steps: float | None) -> None:
-        """Begins the warmup of a checked group anew, with a length if one is given."""
-        self.enrol(group)
+        """Begins the warmup of a checked group anew, with a length if one is given.
+
+        It is enrolled before that, and is to be enrolled after.
+        """
         length = group.get(LENGTH, 0) if steps is None else steps
         again = length or group.get(self.steps_key, self.schedule.steps)
         if steps == 0 or again:
@@ -133,7 +135,6 @@ class Clock:
             group.update(new)
             for key in ADAPTIVE_STATE:
                 group.pop(key, None)
-            self.enrol(group)
 
     def read(self, group: Group) -> tuple[float, float, float]:
         """Returns what the factor of a warming group's next update follows from.

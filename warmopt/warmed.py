@@ -122,9 +122,8 @@ class Warmed(Optimizer):
     param_groups = _delegated("param_groups")
     state = _delegated("state")
     defaults = _delegated("defaults")
-    # GradScaler sets and deletes these on the object that it is given.
+    # GradScaler sets and deletes this, and found_inf, on the object that it is given.
     grad_scale = _delegated("grad_scale")
-    _step_supports_amp_scaling = _delegated("_step_supports_amp_scaling")
 
     @property
     def found_inf(self) -> Any:
