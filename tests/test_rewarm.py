@@ -36,6 +36,8 @@ def test_rewarm_of_no_length_ends_a_warmup_of_an_untuned_mode() -> None:
     warmed = Warmed(optimizer, mode="untuned_linear")
     warmed.rewarm(0)
     assert warmed.done
+    warmed.rewarm()  # the length is that of the mode again
+    assert warmed.factors == [1 / 2000]
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])

@@ -101,11 +101,10 @@ class Clock:
 
         Where nothing at all was asked to warm, the group gets no keys.
         """
-        schedule, own, length = self.schedule, group.get(self.steps_key), 0.0
+        schedule, own = self.schedule, group.get(self.steps_key)
         if own is not None:  # a ratio becomes updates
             group[self.steps_key] = own = schedule.checked_steps(self.steps_key, own)
-        elif schedule.steps_from_beta2 is not None and LENGTH not in group:
-            length = schedule.steps_from_beta2(beta2(self._optimizer, group))
+        length = 0.0 if LENGTH in group else self._from_beta2(group)
         steps: Any = length or (schedule.steps if own is None else own)
         if steps or schedule.steps != 0 or UPDATES in group:
             group.setdefault(UPDATES, 0)
@@ -119,12 +118,21 @@ class Clock:
             group[UPDATES] = like_lr(group[UPDATES], lr)
             group[DONE] = like_lr(bool(group[DONE]) or self.is_over(group), lr)
 
+    def _from_beta2(self, group: Group) -> float:
+        """Length in updates, where the mode takes it from beta2; else 0."""
+        rule = self.schedule.steps_from_beta2
+        if rule is None or group.get(self.steps_key) is not None:
+            return 0.0
+        return rule(beta2(self._optimizer, group))
+
     def restart(self, group: Group, steps: float | None) -> None:
         """Begins the warmup of a checked group anew, with a length if one is given.
 
         It is enrolled before that, and is to be enrolled after.
         """
-        length = group.get(LENGTH, 0) if steps is None else steps
+        length: float | None = steps
+        if length is None:
+            length = group.get(LENGTH, 0) or self._from_beta2(group)
         again = length or group.get(self.steps_key, self.schedule.steps)
         if steps == 0 or again:
             if isinstance(group.get(UPDATES), Tensor):
