@@ -90,10 +90,7 @@ class Clock:
         self.start_key = "warmopt_start" if "warmup_start" in taken else "warmup_start"
 
     def is_warming(self, group: Group) -> bool:
-        """Whether the group's next update is still part of its warmup."""
-        if DONE not in group:
-            self.check_new(group, "a new param group")
-            self.enrol(group)
+        """Whether an enrolled group's next update is still part of its warmup."""
         return not group.get(DONE, True)
 
     def enrol(self, group: Group) -> None:

@@ -44,7 +44,7 @@ class _Memo:
     def __init__(self) -> None:
         self.plan: Plan
         self.is_fresh = True  # never told to warm again
-        self.groups_done = -1  # how many there are, once the warmup of all is over
+        self.groups_done: int  # how many there are, once the warmup of all is over
         self.pools: list[Pool] = []  # of groups whose second moment is read
         self.last: Scaled = []  # of the last step, for get_last_lr
         self.found_inf: Tensor | None = None  # what a GradScaler has set
