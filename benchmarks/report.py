@@ -143,12 +143,13 @@ def by_contender(
 
 def by_case(rows: dict[Key, Row], cases: list[str]) -> str:
     """Cases down, the states of warmopt across."""
-    who = [(CONTROL, ""), *((OURS, state) for state in STEPS)]
+    adaptive = f"{OURS}, adaptive k=5"
+    who = [(CONTROL, ""), *((OURS, state) for state in STEPS), (adaptive, "warming")]
     lines = []
     for case in cases:
         found = [rows.get((case, name, state)) for name, state in who]
         lines.append([case, *(ratio(row) if row else "" for row in found)])
-    return grid(["case", "control", *STEPS], lines)
+    return grid(["case", "control", *STEPS, "warming, adaptive k=5"], lines)
 
 
 def counted(rows: dict[Key, Row]) -> str:

@@ -500,6 +500,53 @@ def test_the_figures_of_the_text_are_those_of_the_record() -> None:
     assert f"ended between updates {first[0]} and {soon[0]}." in readme
 
 
+def test_the_findings_of_the_study_are_those_of_the_record() -> None:
+    """What README and the page say in words."""
+    study = config.read(STUDIES / "core.toml")
+    results = pages.results_of(study, study.results)
+    readme = " ".join((config.ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"before its {len(results.rows)} runs" in readme
+    groups = measures.grouped(results)
+    ladders = tables.ladders(groups)
+    regret = {
+        name: fmean(measures.over_seeds(group.regret(name) for group in groups))
+        for name in tables.names(groups)
+        if tables.is_plain(name)
+    }
+    assert min(regret, key=regret.__getitem__) == "fixed 30 %"
+    assert 0.3 < regret[tables.DEFAULT] < 0.37  # a third
+    above = [g for g in groups if fmean(g.regret(tables.DEFAULT).values()) > 2]
+    assert (len(above), len(groups), len(ladders)) == (2, 44, 11)
+    assert all(group in [ladder[0] for ladder in ladders] for group in above)
+
+    def told(which: list[measures.Group], name: str, other: str) -> int:
+        values = measures.over_seeds(tables.spreads(which, name, other))
+        mean, half = fmean(values), measures.margin(values)
+        return (mean > half) - (mean < -half)
+
+    deciding = [g for g in groups if g.cell.task not in tables.TUNING_TASKS]
+    tuning = [g for g in groups if g.cell.task in tables.TUNING_TASKS]
+    assert told(groups, "fixed 30 %", "fixed 10 %") == -1
+    assert told(groups, tables.DEFAULT, "fixed 30 %") == 0
+    assert told(deciding, "gi", tables.DEFAULT) == 1
+    for which, other in (
+        *((deciding, "loss_calm spreads=0.0"), (deciding, "clock updates=25")),
+        *((tuning, "clock updates=25"), (tuning, "every=1"), (tuning, "every=20")),
+        *((tuning, "window=3"), (tuning, "window=10")),
+        *((tuning, "fast=20"), (tuning, "fast=300")),
+    ):
+        assert told(which, f"{tables.DEFAULT} {other}", tables.DEFAULT) == 0, other
+
+    length, replay = (
+        [tables.beats(ladder[-2:], control) for ladder in ladders]
+        for control in ("length", "replay")
+    )
+    assert sum(map(all, zip(length, replay, strict=True))) == 1
+    post_ln = [ladder[0].cell.task == "char-LM post-LN" for ladder in ladders]
+    assert list(itertools.compress(length, post_ln)) == [True, True]
+    assert list(itertools.compress(replay, post_ln)) == [False, False]
+
+
 def test_the_figures_of_the_page_on_choosing_are_those_of_the_record() -> None:
     page = config.ROOT / "docs" / "choosing.md"
     text = " ".join(page.read_text(encoding="utf-8").split())

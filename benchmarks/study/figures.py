@@ -17,12 +17,16 @@ def by_lr(results: Results, path: Path) -> None:
     every = [ladder for ladder in ladders(grouped(results)) if ladder[1:]]
     if not every:
         return
+    from matplotlib.ticker import LogFormatter
+
     cells = [ladder[0].cell for ladder in every]
     titles = [f"{cell.task}, β₂ {cell.beta2}" for cell in cells]
     figure, axes = panels(titles, "Final loss, in nats", "learning rate", columns=4)
     for axis, ladder in zip(axes, every, strict=True):
         axis.set_xscale("log")
         axis.set_yscale("log")
+        for told in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+            told(LogFormatter(minor_thresholds=(1, 0.4)))  # 0.1, not a power
         for name in SHOWN:
             found = [
                 (group.cell.lr, list(losses.values()))
@@ -46,7 +50,6 @@ def misset(results: Results, path: Path) -> None:
     )
     for axis, each in zip(axes, own.values(), strict=True):
         axis.set_xscale("log")
-        axis.set_yscale("symlog")
         axis.axhline(0, color="grey", linewidth=0.8)
         for kind in ("fixed", "adaptive"):
             found = {
