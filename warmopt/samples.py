@@ -177,9 +177,10 @@ class Samples:
             ages: list[Any] = [update if age is None else age for age in self._ages]
             if self._log_decays.is_cuda:
                 zero = torch.zeros((), device=self._device)
-                age = torch.stack([zero + age for age in ages]).unsqueeze(-1)
+                age = torch.stack([zero + age for age in ages])
             else:
-                age = torch.tensor([[float(age)] for age in ages])
+                age = torch.tensor([float(age) for age in ages])
+            age = age.unsqueeze(-1)
         # An average that has not begun is 0, and must not become nan.
         corrections = (self._log_decays * age.clamp_(min=1)).expm1_().neg_()
         return to_device(corrections, self._device)
