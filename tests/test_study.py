@@ -515,6 +515,11 @@ def test_the_findings_of_the_study_are_those_of_the_record() -> None:
     }
     assert min(regret, key=regret.__getitem__) == "fixed 30 %"
     assert 0.3 < regret[tables.DEFAULT] < 0.37  # a third
+    failed = [
+        sum(group.failed(group.best if which == "best" else which) for group in groups)
+        for which in (tables.DEFAULT, "best", "none")
+    ]
+    assert failed == [12, 11, 27]
     above = [g for g in groups if fmean(g.regret(tables.DEFAULT).values()) > 2]
     assert (len(above), len(groups), len(ladders)) == (2, 44, 11)
     assert all(group in [ladder[0] for ladder in ladders] for group in above)
