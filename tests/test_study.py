@@ -525,12 +525,11 @@ def test_the_findings_of_the_study_are_those_of_the_record() -> None:
     assert all(group in [ladder[0] for ladder in ladders] for group in above)
 
     def told(which: list[measures.Group], name: str, other: str) -> int:
-        values = measures.over_seeds(tables.spreads(which, name, other))
-        mean, half = fmean(values), measures.margin(values)
-        return (mean > half) - (mean < -half)
+        spreads = tables.spreads(which, name, other)
+        return measures.verdict(measures.over_seeds(spreads))
 
-    deciding = [g for g in groups if g.cell.task not in tables.TUNING_TASKS]
-    tuning = [g for g in groups if g.cell.task in tables.TUNING_TASKS]
+    deciding = list(itertools.filterfalse(tables.tunes, groups))
+    tuning = list(filter(tables.tunes, groups))
     assert told(groups, "fixed 30 %", "fixed 10 %") == -1
     assert told(groups, tables.DEFAULT, "fixed 30 %") == 0
     assert told(deciding, "gi", tables.DEFAULT) == 1

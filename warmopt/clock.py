@@ -127,7 +127,7 @@ class Clock:
 
         It is enrolled before that, and is to be enrolled after.
         """
-        length: float | None = steps
+        length = steps
         if length is None:
             length = group.get(LENGTH, 0) or self._from_beta2(group)
         again = length or group.get(self.steps_key, self.schedule.steps)

@@ -168,6 +168,12 @@ def margin(values: list[float]) -> float:
     return t * stdev(values) / math.sqrt(len(values))
 
 
+def verdict(values: list[float]) -> int:
+    """-1 if the mean is below 0 with 95 % confidence, 1 if above, 0 if neither."""
+    mean, half = fmean(values or [math.nan]), margin(values)
+    return (mean > half) - (mean < -half)
+
+
 def means(values: Iterable[dict[int, float]]) -> dict[int, float]:
     """Means over cells for each seed that all have."""
     found = [each for each in values if each]

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from benchmarks.markdown import grid
-from benchmarks.study.measures import STUDENT, Results, loss
+from benchmarks.study.measures import Results, loss, verdict
 from benchmarks.study.store import Row
 
 FIXED = (0, 20, 100, 300, 3000)
@@ -129,12 +129,6 @@ def ladders(rows: dict[Cell, Row]) -> Ladders:
 
 def error(values: list[float]) -> float:
     return stdev(values) / math.sqrt(len(values))
-
-
-def verdict(values: list[float]) -> int:
-    """-1 if the mean is below 0 with 95 % confidence, 1 if above, 0 if neither."""
-    mean, margin = fmean(values), STUDENT[len(values) - 2] * error(values)
-    return (mean > margin) - (mean < -margin)
 
 
 def by_seed(values: Iterable[list[float]]) -> list[float]:

@@ -16,6 +16,7 @@ from benchmarks.study.measures import (
     margin,
     over_seeds,
     sensitivity,
+    verdict,
 )
 from benchmarks.study.store import Row
 
@@ -43,7 +44,7 @@ def with_margin(values: Iterable[float], digits: int = 2) -> str:
     if math.isnan(half):
         return f"{mean:+.{digits}f}"
     text = f"{mean:+.{digits}f} ± {half:.{digits}f}"
-    return f"**{text}**" if abs(mean) > half else text
+    return f"**{text}**" if verdict(values) else text
 
 
 def middle(found: list[int]) -> str:
@@ -156,29 +157,33 @@ def plain_regret(results: Results) -> str:
     return regrets(groups, filter(is_plain, names(groups)))
 
 
-def rules(results: Results, wanted: Callable[[str], bool]) -> str:
+def tunes(group: Group) -> bool:
+    """Else it decides."""
+    return group.cell.task in TUNING_TASKS
+
+
+def rules(groups: list[Group]) -> str:
     """Criteria, paces, sampling and candidates, beside the default and GI."""
-    groups = [group for group in grouped(results) if wanted(group.cell.task)]
     others = (name for name in names(groups) if name.startswith("adaptive"))
     shown = [name for name in others if not is_plain(name)]
     return regrets(groups, ["gi", DEFAULT, *shown] if shown else [], DEFAULT)
 
 
 def rules_tuning(results: Results) -> str:
-    return rules(results, lambda task: task in TUNING_TASKS)
+    return rules(list(filter(tunes, grouped(results))))
 
 
 def rules_deciding(results: Results) -> str:
-    return rules(results, lambda task: task not in TUNING_TASKS)
+    return rules(list(itertools.filterfalse(tunes, grouped(results))))
 
 
 def registered(results: Results) -> str:
     """What was asked before the first run, each with its answer."""
     groups = grouped(results)
     lines = []
-    for name in (name for name in names(groups) if is_cap(name)):
+    for name in filter(is_cap, names(groups)):
         mean = fmean(over_seeds(group.regret(name) for group in groups) or [math.nan])
-        worst = max(worst_cells(groups, name), default=math.nan)
+        worst = max(cell_means(groups, name), default=math.nan)
         told = f"mean {mean:+.2f}, worst cell {worst:+.1f}"
         lines.append([f"{name} meets its target", told, mean <= 0.5 and worst <= 2])
     own, theirs = (lost(groups, kind, 100) for kind in ("adaptive", "fixed"))
@@ -192,9 +197,9 @@ def registered(results: Results) -> str:
     ]
     told = f"better in {sum(better)} of {len(better)} ladders"
     lines.append(["the moment matters", told, 2 * sum(better) > len(better)])
-    deciding = [group for group in groups if group.cell.task not in TUNING_TASKS]
+    deciding = list(itertools.filterfalse(tunes, groups))
     for name in filter(is_candidate, names(deciding)):
-        if worst_cells(deciding, name):
+        if cell_means(deciding, name):
             lines.append([f"{name} wins", *wins(deciding, name)])
     return grid(
         ["", "found", ""], [[*line, "yes" if yes else "no"] for *line, yes in lines]
@@ -202,6 +207,7 @@ def registered(results: Results) -> str:
 
 
 def is_cap(name: str) -> bool:
+    """Adaptive with the default options, whatever its cap."""
     return name.startswith("adaptive") and is_plain(name)
 
 
@@ -209,7 +215,8 @@ def is_candidate(name: str) -> bool:
     return name == "gi" or (name.startswith(DEFAULT + " ") and "clock" not in name)
 
 
-def worst_cells(groups: list[Group], name: str) -> list[float]:
+def cell_means(groups: list[Group], name: str) -> list[float]:
+    """Mean regret in each cell."""
     return [fmean(own.values()) for group in groups if (own := group.regret(name))]
 
 
@@ -218,21 +225,21 @@ def beats(groups: list[Group], control: str) -> bool:
     minus = over_seeds(
         group.minus(DEFAULT, f"{control} of {DEFAULT}") for group in groups
     )
-    return bool(minus) and fmean(minus) < -margin(minus)
+    return verdict(minus) < 0
 
 
 def wins(groups: list[Group], name: str) -> tuple[str, bool]:
     """Whether a candidate is better than the default, and than the clock."""
     own = [group for group in groups if group.regret(name)]
     minus = [over_seeds(spreads(own, name, other)) for other in (DEFAULT, CLOCK)]
-    worst = [max(worst_cells(own, which)) for which in (name, DEFAULT)]
+    worst = [max(cell_means(own, which)) for which in (name, DEFAULT)]
     failed = [sum(group.failed(which) for group in own) for which in (name, DEFAULT)]
     told = (
         f"minus the default {with_margin(minus[0])}, the clock {with_margin(minus[1])}"
     )
     told += f"; worst cell {worst[0]:+.1f} ({worst[1]:+.1f}); failed {failed[0]} "
     told += f"({failed[1]})"
-    lower = all(values and fmean(values) < -margin(values) for values in minus)
+    lower = all(verdict(values) < 0 for values in minus)
     return told, lower and worst[0] <= worst[1] and failed[0] <= failed[1]
 
 
@@ -352,7 +359,7 @@ def ordered(
 def chosen(results: Results) -> str:
     """Length at which the default ended, by cell and cap: median and range."""
     groups = grouped(results)
-    shown = [n for n in names(groups) if n.startswith("adaptive") and is_plain(n)]
+    shown = list(filter(is_cap, names(groups)))
     lines = []
     for group in groups:
         found = [middle(lengths(group.rows.get(n, {}).values())) for n in shown]
