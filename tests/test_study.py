@@ -493,6 +493,16 @@ def test_the_figures_of_the_text_are_those_of_the_record() -> None:
     assert f"to be worse in {told.count(1)}," in text
     assert f"to be worse in {low.count(1)} of {len(low)} combinations" in text
 
+    post = [g for *_, g in found if g.task == "char-LM post-LN"]
+    fails = [
+        sum(group.failed(warmup) for group in post)
+        for warmup in (ADAPTIVE, short.ADAPTIVE_LONG, Warmup("fixed", 300))
+    ]
+    told_of = "{} of {} runs failed with cap 300 and {} with cap 3000".format
+    assert told_of(fails[0], sum(len(g.seeds) for g in post), fails[1]) in text
+    assert f"over 300 updates {fails[2]} did, over 3000 none." in text
+    assert not any(group.failed(short.TOO_LONG) for group in post)
+
     readme = " ".join((config.ROOT / "README.md").read_text(encoding="utf-8").split())
     assert f"In {len(short_record())} small runs" in readme
     assert f"of {len(told)} combinations of task, optimizer and" in readme
