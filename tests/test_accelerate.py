@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from tests import twins
 from tests.processes import run_python
 from tests.twins import LR, decay, factor, used_lrs
+from warmopt import Trace, Warmed
 
 pytestmark = pytest.mark.xdist_group("transformers")  # which imports it too
 
@@ -127,3 +129,47 @@ def test_two_processes_do_not_warm_twice_as_fast() -> None:
     )
     expected = [LR * decay(2 * update) * factor(update) for update in range(BATCHES)]
     assert json.loads(printed) == [expected, expected]
+
+
+def report_sharded() -> None:
+    """The same with FSDP2, in adaptive mode; the first prints what all read and did."""
+    from accelerate import Accelerator, FullyShardedDataParallelPlugin
+    from accelerate.utils import DistributedType, gather_object
+
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="no_wrap")
+    runner = Accelerator(cpu=True, fsdp_plugin=plugin)
+    # By itself it would shard on a GPU only.
+    runner.state.distributed_type = DistributedType.FSDP
+    runner.state.fsdp_plugin = plugin
+    torch.manual_seed(0)
+    model, trace = nn.Linear(3, 3), Trace()
+    adam = torch.optim.Adam(model.parameters(), lr=1e-3)
+    warmed = Warmed(adam, steps=60, mode="adaptive", trace=trace)
+    model, optimizer = runner.prepare(model, warmed)
+    is_sharded = hasattr(warmed.param_groups[0]["params"][0], "device_mesh")
+    updates = 0
+    while not warmed.done:
+        optimizer.zero_grad()
+        runner.backward(model(torch.randn(8, 3)).square().mean())
+        optimizer.step()
+        updates += 1
+    told = [is_sharded, updates, warmed.done_reason, trace.rows[-1]["drifts"]]
+    every = gather_object([told])
+    if runner.is_main_process:
+        print(json.dumps(every))
+
+
+def test_what_it_shards_after_wrapping_is_read_as_shards() -> None:
+    """It puts the shards into the groups of the wrapped optimizer."""
+    printed = run_python(
+        "import torch; torch.set_num_threads(1)\n"
+        "from accelerate import debug_launcher\n"
+        "from tests.test_accelerate import report_sharded\n"
+        "debug_launcher(report_sharded, num_processes=2)"
+    )
+    first, second = json.loads(printed)
+    assert first == second
+    is_sharded, updates, reason, drifts = first
+    assert (is_sharded, reason) == (True, "settled")
+    assert updates < 60
+    assert all(map(math.isfinite, drifts))

@@ -171,7 +171,7 @@ def test_a_hostile_value_is_refused_by_name(key: str, value: Any) -> None:
     assert str(warmed.state_dict()) == str(before)
 
 
-@pytest.mark.parametrize("key", ["warmup_ring", "warmup_latest"])
+@pytest.mark.parametrize("key", ["warmup_ring", "warmup_latest", "warmup_every"])
 @pytest.mark.parametrize("value", WINDOWS, ids=str)
 def test_a_window_that_is_none_begins_anew(key: str, value: Any) -> None:
     warmed, params = wrapped(60, criterion=always, every=2, window=2)

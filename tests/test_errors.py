@@ -12,6 +12,7 @@ import torch
 from torch.nn import Parameter
 
 from warmopt import Warmed
+from warmopt.criteria import Drift
 from warmopt.shapes import rectified
 
 
@@ -163,6 +164,23 @@ WRONG = [
         "mode must be one of linear, constant, staircase, cosine, exponential, "
         "polynomial, sqrt, one_minus_sqrt, log, saturating, untuned_linear, "
         "untuned_exponential, radam, adaptive, or a function of (update, steps), got None.",
+    ),
+    (
+        {"steps": 10, "trace": "run.jsonl"},
+        TypeError,
+        "trace must be a Trace, got 'run.jsonl'. Use trace=Trace().",
+    ),
+    (
+        {"steps": 10, "watch": Drift(0.2)},
+        TypeError,
+        "watch must be a list of criteria, got Drift(tol=0.2, quantile=0.75, "
+        "by='numel'). Use watch=[Drift()].",
+    ),
+    (
+        {"steps": 10, "watch": [Drift(), "drift"]},
+        TypeError,
+        "watch must be a function of a Reading, got 'drift'. Use one of "
+        "warmopt.criteria, as Drift().",
     ),
 ]
 

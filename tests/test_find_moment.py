@@ -15,6 +15,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from tests import optimizers
+from warmopt import Warmed
 from warmopt.second_moments import (
     Moment,
     beta2,
@@ -235,6 +236,20 @@ def test_wrappers_are_seen_through(name: str) -> None:
     moment = find_moment(outer, param, outer.param_groups[0])
     assert moment.values is inner.state[param]["exp_avg_sq"]
     assert beta2(outer, outer.param_groups[0]) == 0.999
+
+
+def test_a_wrapper_whose_first_step_has_no_gradients_is_not_refused() -> None:
+    """Its own state, the slow weights, says nothing of the optimizer inside."""
+    outer, inner = wrapped("Lookahead")
+    with pytest.warns(UserWarning, match="Wrap the inner optimizer"):
+        warmed = Warmed(outer, steps=60, mode="adaptive")
+    (param,) = inner.param_groups[0]["params"]
+    param.grad = None
+    warmed.step()
+    param.grad = torch.ones_like(param)
+    for _ in range(10):
+        warmed.step()
+    assert "watching 100%" in repr(warmed)
 
 
 class Adam8bit(optim.Adam):

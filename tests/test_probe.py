@@ -258,7 +258,7 @@ def test_a_second_moment_that_stalls_in_bfloat16_does_not_settle(beta2: float) -
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        _warmed, _, trace = readings_of(
+        warmed, _, trace = readings_of(
             make, [(9, 4)], dtype=torch.bfloat16, watch=[Drift()]
         )
     stalls = beta2 == 0.999
@@ -267,6 +267,7 @@ def test_a_second_moment_that_stalls_in_bfloat16_does_not_settle(beta2: float) -
     assert all("too coarse for beta2=0.999" in message for message in messages)
     values = [reading.inverse_root_variance for reading in trace.readings()[1:]]
     assert all(math.isnan(value) == stalls for value in values)
+    assert ("watching 100%" in repr(warmed)) == (not stalls)
     if stalls:
         assert not any(row["settled"] for row in trace)
 

@@ -204,6 +204,7 @@ def test_watching_does_not_act_on_an_adaptive_one() -> None:
 def test_rows_say_what_was_used() -> None:
     """Flat, of equal keys, and the factor is that of the next update."""
     warmed, params, trace = traced(watch=WATCHED)
+    warmed.param_groups[0]["lr"] = 1  # an int is a number too
     factors = []
     for update in range(1, 28):
         factors.append(warmed.factors[0])
@@ -223,7 +224,7 @@ def test_rows_say_what_was_used() -> None:
     for row in trace:
         assert row["judged_after"] == row["update"] + 3
         assert row["factor"] == factors[row["judged_after"]]
-        assert row["lr"] == warmed.param_groups[0]["lr"]
+        assert row["lr"] == 1.0
     assert [reading.samples for reading in trace.readings()] == [1, 2, *[3] * 6]
 
 
@@ -245,17 +246,19 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "line"),
     [
-        (lambda lines: [], 2),
-        (lambda lines: ["", *lines], 2),
-        (lambda lines: lines[1:], 2),
-        (lambda lines: ["[]", *lines[1:]], 2),
-        (lambda lines: ['{"pools": [1]}', *lines[1:]], 2),
-        (lambda lines: ['{"pools": {"x": {}}}', *lines[1:]], 2),
-        (lambda lines: ['{"pools": {"0": {}}}', *lines[1:]], 2),
+        (lambda lines: [], 1),
+        (lambda lines: ["", *lines], 1),
+        (lambda lines: lines[1:], 1),
+        (lambda lines: ["[]", *lines[1:]], 1),
+        (lambda lines: ['{"pools": [1]}', *lines[1:]], 1),
+        (lambda lines: ['{"pools": {"x": {}}}', *lines[1:]], 1),
+        (lambda lines: ['{"pools": {"0": {}}}', *lines[1:]], 1),
         (lambda lines: [*lines[:3], lines[3][:40]], 4),
         (lambda lines: [*lines[:2], "{}"], 3),
         (lambda lines: [*lines[:2], "7"], 3),
         (lambda lines: [*lines[:2], lines[2].replace('"sizes"', '"size"')], 3),
+        (lambda lines: [*lines[:2], lines[2].replace('"judged_after"', '"x"')], 3),
+        (lambda lines: [*lines[:3], lines[3].replace('"pool"', '"x"')], 4),
     ],
 )
 def test_a_broken_file_is_refused(spoil: Any, line: int, tmp_path: Path) -> None:
@@ -263,7 +266,8 @@ def test_a_broken_file_is_refused(spoil: Any, line: int, tmp_path: Path) -> None
     train(warmed, params, range(1, 20))
     trace.save(path := tmp_path / "trace.jsonl")
     path.write_text("\n".join(spoil(path.read_text().splitlines())))
-    with pytest.raises(ValueError, match=r"trace\.jsonl must be a trace in JSON lines"):
+    told = rf"trace\.jsonl must be a trace in JSON lines.* line {line} is not"
+    with pytest.raises(ValueError, match=told):
         Trace.load(path)
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 from warmopt.criteria import Criterion, InverseRootVariance
-from warmopt.shapes import FixedMode
+from warmopt.shapes import MODES, FixedMode
 
-__all__ = ["Adaptive", "OnSettled"]
+__all__ = ["Adaptive", "OnSettled", "check_criterion"]
 
 OnSettled = Literal["accelerate", "ramp", "end"]
 
@@ -36,7 +37,8 @@ class Adaptive:
         criterion: Says from a `Reading` whether the second moment has settled. The
             default, `every` and `window` are one tested preset: the rule is partly a
             clock of every x window updates.
-        shape: Name of a fixed mode, or a function, as `mode` of `Warmed`.
+        shape: Name of a fixed mode, or a function, as `mode` of `Warmed`; once the
+            fast pace has begun, it is asked between whole updates too.
         on_settled: "accelerate": while it is settled, every update advances the ramp
             by 1/fast in place of 1/steps; back to the slow pace where it is not.
             "ramp": from the first settled reading, to factor 1 over `fast` updates.
@@ -74,11 +76,7 @@ class Adaptive:
     process_group: Any = None
 
     def __post_init__(self) -> None:
-        if not callable(self.criterion):
-            raise TypeError(
-                "criterion must be a function of a Reading, got "
-                f"{self.criterion!r}. Use one of warmopt.criteria, as Drift()."
-            )
+        check_criterion("criterion", self.criterion)
         if self.on_settled not in get_args(OnSettled):
             raise ValueError(
                 f"on_settled must be one of {', '.join(get_args(OnSettled))}, got "
@@ -88,12 +86,16 @@ class Adaptive:
             value = getattr(self, name)
             if name == "fast" and value is None:
                 continue
-            if type(value) is not int:
+            if not isinstance(value, Integral) or isinstance(value, bool):
                 raise TypeError(f"{name} must be an int, got {value!r}.")
             if value < least:
                 raise ValueError(f"{name} must be >= {least}, got {value}.")
-        if isinstance(self.shape, Adaptive) or str(self.shape) == "adaptive":
-            raise ValueError("shape must be a fixed mode, got an adaptive one.")
+        is_name = isinstance(self.shape, str)
+        if not (self.shape in MODES if is_name else callable(self.shape)):
+            raise (ValueError if is_name else TypeError)(
+                f"shape must be a fixed mode, one of {', '.join(MODES)}, or a function "
+                f"of (update, steps), got {self.shape!r}."
+            )
 
     def fast_updates(self, steps: float) -> float:
         """Updates of the whole ramp at the fast pace: never more than `steps`.
@@ -127,3 +129,13 @@ class Adaptive:
             # One that begins late must not outlast the cap.
             return max(slow + (last - slow) * min(fast_done / fast, 1.0), update)
         return slow + fast_done * steps / fast  # in this order, exact at the end
+
+
+def check_criterion(name: str, criterion: object) -> None:
+    """Raises a TypeError that names the argument, where it is none."""
+    # Of a class, what it made of a reading would be true.
+    if isinstance(criterion, type) or not callable(criterion):
+        raise TypeError(
+            f"{name} must be a function of a Reading, got {criterion!r}. Use one of "
+            "warmopt.criteria, as Drift()."
+        )

@@ -43,8 +43,10 @@ class Reading(NamedTuple):
         span: Updates between the oldest sample of the window and the newest.
         samples: Samples in the window so far, 1 to `window`.
         window: Samples in a full window.
-        beta1: Decay of the momentum per update; None where there is none.
-        beta2: Decay of the second moment per update; None where it is not known.
+        beta1: Decay of the momentum per update, in the first group that has one, as
+            it is when the sample is judged; None where there is none.
+        beta2: Decay of the second moment per update, likewise; None where it is not
+            known.
         inverse_root_variance: Median over the coordinates of var / mean^2 of
             1 / sqrt(v) in the window, dimensionless. nan until the window is full.
         norm_ratio: Sum of v in the oldest sample over that in the newest. nan
@@ -87,10 +89,11 @@ class InverseRootVariance:
 
     What fools it: it is partly a clock. For t << tau, v is a plain mean over t
     gradients, which slows down by itself: most runs settle at update 25 to 80,
-    whatever they do. It settles at a tiny LR though nothing has happened yet, and
-    where v is too coarse to move (bfloat16 near beta2 = 0.999). What holds it up:
-    noise. Where one gradient in ten is not 0, it stays above 0.02 for good at
-    beta2 = 0.95 (but below 0.05), and above 0.1 at 0.9.
+    whatever they do. It settles at a tiny LR though nothing has happened yet, where v
+    is too coarse to move (bfloat16 near beta2 = 0.999), and where parameters go
+    without gradients for a window though they are not frozen: their v stands still.
+    What holds it up: noise. Where one gradient in ten is not 0, it stays above 0.02
+    for good at beta2 = 0.95 (but below 0.05), and above 0.1 at 0.9.
 
     Example:
         >>> import math

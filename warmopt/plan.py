@@ -75,6 +75,9 @@ class Plan:
                 self.floats.append((ramp, [group]))
         self.groups_done = -1 if self.floats or self.tensors else len(self.groups)
         self.ends = False
+        self._pooled = {
+            id(group) for p in pools if len(p.groups) > 1 for group in p.groups
+        }
         self.is_watched = bool(pools or self.tensors)
         self.looks_in = self._next_look()
         self.hooks = (
@@ -138,6 +141,8 @@ class Plan:
                 base, params = group["lr"], group["params"]
                 if not base or (params and not params[0].requires_grad):
                     update = update if base and not _is_frozen(params) else 0
+                    # Its pool parts in this very step, whoever looks at it when.
+                    self.ends = self.ends or (not update and id(group) in self._pooled)
                 value = base * factor
                 scaled.append((group, "lr", base, value, factor, update))
                 group["lr"] = value  # noted before, lest it be lost

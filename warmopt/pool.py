@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from warmopt.adaptive import Adaptive
-from warmopt.clock import FAST, LATEST, RING, SETTLED, UPDATES, Clock
+from warmopt.clock import (
+    EVERY,
+    FAST,
+    LATEST,
+    RING,
+    SETTLED,
+    UPDATES,
+    WINDOW_STATE,
+    Clock,
+)
 from warmopt.criteria import Criterion, InverseRootVariance, Reading
 from warmopt.group_lr import Group
 from warmopt.probe import Probe
@@ -35,28 +45,18 @@ class Pool:
         self.groups = groups
         self._clock, self._watch, self._trace = clock, watch, trace
         self._acting = acting = clock.schedule.adaptive
-        first, reads = groups[0], acting or Adaptive()
-        self._update = int(first[UPDATES])
-        self._probe = Probe(
-            optimizer,
-            groups,
-            reads.every,
-            reads.window,
-            reads.second_moment,
-            reads.process_group,
-            in_full=trace is not None
-            or not isinstance(reads.criterion, InverseRootVariance),
-        )
-        if acting is not None and acting.process_group is None:
-            self._probe.restore(first.get(RING), first.get(LATEST), self._update)
-            # Their shape must not depend on the number of ranks, lest others cannot
-            # load them.
-            first[RING] = self._probe.ring.view(-1)  # it prints on one line
-            first[LATEST] = self._probe.latest
+        self._optimizer, self._reads = optimizer, acting or Adaptive()
+        first, reads = groups[0], self._reads
+        self._update = update = int(first[UPDATES])
+        for group in groups[1:]:  # a window of a pool that it was the first of
+            for key in WINDOW_STATE:
+                group.pop(key, None)
+        self._probe = self._new_probe(update)
         if trace is not None:
             all_groups = enumerate(optimizer.param_groups)
             self._index = next(i for i, group in all_groups if group is first)
             steps, last = clock.length(first)
+            due = update - update % reads.every + reads.every
             trace.pools[self._index] = Recorded(
                 steps=steps,
                 last=last,
@@ -64,10 +64,35 @@ class Pool:
                 on_settled=reads.on_settled,
                 fast=reads.fast,
                 every=reads.every,
-                updates=self._update,
+                updates=update,
                 fast_done=first.get(FAST, 0),
                 settled=first.get(SETTLED, False),
+                first_verdict=due if self._probe.has_window else due + reads.every,
+                first_row=len(trace.rows),
             )
+
+    def _new_probe(self, update: int) -> Probe:
+        """One that goes on from the window in the first group, as after `update`."""
+        first, reads = self.groups[0], self._reads
+        probe = Probe(
+            self._optimizer,
+            self.groups,
+            reads.every,
+            reads.window,
+            reads.second_moment,
+            reads.process_group,
+            # Not for a subclass: it may look at more.
+            in_full=self._trace is not None
+            or type(reads.criterion) is not InverseRootVariance,
+        )
+        if self._acting is not None and reads.process_group is None:
+            probe.restore(first.get(RING), first.get(LATEST), first.get(EVERY), update)
+            # Their shape must not depend on the number of ranks, lest others cannot
+            # load them.
+            first[RING] = probe.ring.view(-1)  # a long one prints on one line
+            first[LATEST] = probe.latest
+            first[EVERY] = reads.every
+        return probe
 
     @property
     def is_collective(self) -> bool:
@@ -99,6 +124,10 @@ class Pool:
         self._update = update = updates[0]
         if updates.count(update) < len(updates):
             return True
+        if self._probe.is_due(update):
+            params = [param for group in self.groups for param in group["params"]]
+            if not self._probe.is_of(params):  # a framework has sharded them, say
+                self._probe = self._new_probe(update - 1)
         reading = self._probe.after(update)
         if reading is not None:
             self._judge(reading)
@@ -116,7 +145,7 @@ class Pool:
             row = {
                 "pool": self._index,
                 "judged_after": self._update,
-                "lr": lr if isinstance(lr, float) else None,
+                "lr": None if isinstance(lr, Tensor) else float(lr),
                 "factor": self._clock.factor(self.groups[0]),
                 "settled": settled,
                 "watched": verdicts_of(self._watch, reading),

@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
+from operator import is_
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from warmopt.criteria import Reading
@@ -86,16 +88,34 @@ class Probe:
         self._taken = 0
         self._pending: tuple[HostCopy, int] | None = None
 
-    def restore(self, ring: Any, latest: Any, update: int) -> None:
+    def restore(self, ring: Any, latest: Any, every: Any, update: int) -> None:
         """Goes on from a window saved after some update, if it is of such tensors."""
+        if type(every) is not int or every != self.every:
+            return
         for mine, saved in ((self.ring, ring), (self.latest, latest)):
             if not isinstance(saved, Tensor) or saved.numel() != mine.numel():
                 return
         self.ring.copy_(ring.view_as(self.ring))
         self.latest.copy_(latest)
+        if not self._in_full:  # only the first is kept up to date
+            self.latest[1:] = math.nan
         self._taken = int((~self.ring.isnan()).flatten(1).any(1).sum())
         if self._taken:
             self._pending = self._copied(), update - update % self.every
+
+    @property
+    def has_window(self) -> bool:
+        """Whether a sample was taken, or restored."""
+        return self._taken > 0
+
+    def is_of(self, params: list[Parameter]) -> bool:
+        """Whether it is of these parameters still, one by one."""
+        mine = self.samples.params
+        return len(params) == len(mine) and all(map(is_, params, mine))
+
+    def is_due(self, update: int) -> bool:
+        """Whether there is something to do after an update."""
+        return update % self.every == 0 or not self.samples.found
 
     def after(self, update: int) -> Reading | None:
         """Takes a reading after an update, if it is time; returns the one before.
@@ -107,6 +127,7 @@ class Probe:
             self.samples.look_up()
         if update % self.every or not self._sizes:
             return None
+        self.samples.refresh()
         before = None if self._pending is None else self._read(*self._pending)
         self._take(update)
         return before
@@ -116,13 +137,14 @@ class Probe:
 
     def _read(self, latest: HostCopy, update: int) -> Reading:
         variance, norm_ratio, update_rms, *drifts = latest.numbers()
-        betas = self._groups[0].get("betas") or (None,)
+        every = (group.get("betas") for group in self._groups)
+        beta1, *_ = next(filter(None, every), (None,))
         return Reading(
             update=update,
             span=(self._taken - 1) * self.every,
             samples=self._taken,
             window=len(self.ring),
-            beta1=None if betas[0] is None else float(betas[0]),
+            beta1=None if beta1 is None else float(beta1),
             beta2=self._beta2(),
             inverse_root_variance=variance,
             norm_ratio=norm_ratio,

@@ -41,7 +41,7 @@ def statistics(
     """What a window of samples says, as one vector.
 
     Left out is every coordinate with v = 0 (or nan) in any of the samples, so that
-    parameters that get no gradients, new ones, and padding count for nothing.
+    parameters that have had no gradient, frozen ones, and padding count for nothing.
     Gradients scaled by a power of two give the same bits: every operation on v is
     linear or makes a ratio.
 

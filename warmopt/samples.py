@@ -1,7 +1,7 @@
 """Samples of the second moments of some parameters, as their optimizer has them now.
 
-Where they lie is looked up once, and anew when the optimizer has put other tensors into
-its state.
+Where they lie is looked up once, and anew when the optimizer has other state, or other
+betas, or a parameter was frozen.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from warmopt.on_device import to_device
 from warmopt.sampling import is_counted_here, sampler
 from warmopt.second_moments import (
     Moment,
+    decay_key,
+    decay_of,
     find_moment,
+    has_none,
+    inner,
     no_second_moment,
     stalls,
     warn_if_one_stalls,
@@ -35,6 +39,7 @@ class Samples:
     """What is sampled of the second moments, and of the momenta beside them if asked.
 
     Attributes:
+        params: Those that are asked for, whether or not they have a second moment.
         found: The second moment of each parameter that has one; empty before the first
             look-up.
     """
@@ -51,7 +56,9 @@ class Samples:
         mesh: Any,
         may_be_none: bool,
     ) -> None:
-        self._optimizer, self._params = optimizer, params
+        self._optimizer, self._params = inner(optimizer), params
+        self.params = [param for param, _ in params]
+        self._groups = list({id(group): group for _, group in params}.values())
         self._second_moment, self._may_be_none = second_moment, may_be_none
         self._kinds = ("values", "momentum") if with_momentum else ("values",)
         self._count, self._device, self._mesh = count, device, mesh
@@ -62,23 +69,40 @@ class Samples:
         self._age_views: list[Tensor] = []
         # What the last look-up has seen: if it is so still, it holds.
         self._state: Any = None
+        self._all_entries: list[Any] = []
         self._entries: list[dict[str, Any]] = []
         self._length = 0
+        self._trainable: list[bool] = []
         self._expected: tuple[list[Any], ...] = ([], [], [], [])
+        self._options: list[Any] = []
+        self._decays: list[float | None] = []
 
     @property
     def watched(self) -> float:
-        """Share of the parameters that have a second moment, dimensionless."""
-        total = sum(param.numel() for param, _ in self._params)
-        return sum(param.numel() for param in self.found) / total if total else 0.0
+        """Share of the parameters whose second moment is read, dimensionless."""
+        read = (p for p, moment in self.found.items() if _is_read(p, moment))
+        total = sum(param.numel() for param in self.params)
+        return sum(param.numel() for param in read) / total if total else 0.0
+
+    def refresh(self) -> None:
+        """Looks up what has changed since the last time; to be called before `take`.
+
+        Raises:
+            ValueError: The optimizer keeps no second moment any more.
+        """
+        if self._is_found_still():
+            if all(map(is_, self._options_now(), self._options)):
+                return
+            if self._decays_now() == self._decays:  # as where a scheduler moves beta1
+                self._note_decays()
+                return
+        self.look_up()
 
     def take(self, update: int) -> list[Tensor]:
         """New samples after an update, float32 of shape [parameters, count].
 
         Each is divided by what an average that began at 0 is short of.
         """
-        if not self._is_found_still():
-            self.look_up()
         samples = [sample() for sample in self._samplers]
         for sample, correction in zip(samples, self._corrections(update), strict=True):
             sample /= correction
@@ -95,27 +119,29 @@ class Samples:
             moment = find_moment(self._optimizer, param, group, self._second_moment)
             if moment is not None:
                 self.found[param] = moment
-        if not self.found and not self._may_be_none and self._none_anywhere():
+        may_be_none = self._may_be_none or bool(self.found)
+        if not may_be_none and has_none(self._optimizer, self._second_moment):
             raise no_second_moment(self._optimizer, self._second_moment)
         if is_first_time:
             warn_if_one_stalls(self._optimizer, self.found.values())
-        moments = [self.found.get(param) for param, _ in self._params]
         self._samplers = [
             sampler(
-                [self._read_here(moment, kind) for moment in moments],
+                [self._read_here(param, kind) for param in self.params],
                 self._count,
                 self._device,
             )
             for kind in self._kinds
         ]
-        self._note_ages(moments)
+        self._note_ages()
+        self._note_decays()
         self._note_what_is_found()
 
-    def _read_here(self, moment: Moment | None, kind: str) -> Tensor | None:
+    def _read_here(self, param: Parameter, kind: str) -> Tensor | None:
         """The tensor of a moment that is read on this rank."""
-        values: Tensor | None = getattr(moment, kind, None)
-        if moment is not None and stalls(moment):
-            return None  # it stands still, but has not settled
+        moment = self.found.get(param)
+        if moment is None or not _is_read(param, moment):
+            return None
+        values: Tensor | None = getattr(moment, kind)
         if self._mesh is not None and not is_counted_here(values, self._mesh):
             return None
         return values
@@ -123,8 +149,11 @@ class Samples:
     def _note_what_is_found(self) -> None:
         self._state = state = self._optimizer.state
         found = self.found.items()
-        self._entries = [state.get(param) or {} for param, _ in self._params]
-        self._length = len(state) + sum(map(len, self._entries))
+        # By place: to hash a parameter takes longer.
+        self._all_entries = list(state.values())
+        self._entries = [state.get(param) or {} for param in self.params]
+        self._length = sum(map(len, self._entries))
+        self._trainable = [param.requires_grad for param in self.params]
         self._expected = (
             [state.get(param) or {} for param, _ in found],
             [moment.kind for _, moment in found],
@@ -132,14 +161,19 @@ class Samples:
             [moment.age for _, moment in found],
         )
 
-    def _note_ages(self, moments: list[Moment | None]) -> None:
+    def _note_ages(self) -> None:
+        moments = map(self.found.get, self.params)
         self._ages = [None if moment is None else moment.age for moment in moments]
         all_tensors = all(isinstance(age, Tensor) for age in self._ages)
         views = (age.detach().reshape(1, 1) for age in self._ages)
         self._age_views = list(views) if all_tensors else []
+
+    def _note_decays(self) -> None:
+        self._options, self._decays = self._options_now(), self._decays_now()
         # Where an average began at 0, it is divided by 1 - beta**age; else by 1.
         logs: list[list[float]] = [[] for _ in self._kinds]
-        for moment, (_, group) in zip(moments, self._params, strict=True):
+        for param, group in self._params:
+            moment = self.found.get(param)
             began_at_0 = moment is not None and moment.debias
             betas = moment and moment.beta2, (group.get("betas") or (0.0,))[0]
             for each, beta in zip(logs, betas, strict=False):
@@ -148,14 +182,13 @@ class Samples:
         if any(isinstance(age, Tensor) and age.is_cuda for age in self._ages):
             self._log_decays = to_device(self._log_decays, self._device)
 
-    def _none_anywhere(self) -> bool:
-        """Whether the optimizer, though stepped, has none in other groups either."""
-        optimizer, override = self._optimizer, self._second_moment
-        return bool(optimizer.state) and not any(
-            find_moment(optimizer, param, group, override)
-            for group in optimizer.param_groups
-            for param in group["params"]
-        )
+    def _options_now(self) -> list[Any]:
+        """What the decays follow from."""
+        key = decay_key(self._optimizer)
+        return [group.get(each) for group in self._groups for each in ("betas", key)]
+
+    def _decays_now(self) -> list[float | None]:
+        return [decay_of(self._optimizer, group) for group in self._groups]
 
     def _is_found_still(self) -> bool:
         """Whether the tensors are those that the optimizer has now, and their ages."""
@@ -163,7 +196,10 @@ class Samples:
         return (
             self._optimizer.state is self._state
             and not callable(self._second_moment)
-            and len(self._state) + sum(map(len, self._entries)) == self._length
+            and len(self._state) == len(self._all_entries)
+            and all(map(is_, self._state.values(), self._all_entries))
+            and sum(map(len, self._entries)) == self._length
+            and [param.requires_grad for param in self.params] == self._trainable
             and all(map(is_, map(dict.get, entries, kinds), values))
             # An age that is a number is never the same again.
             and all(map(is_, map(dict.get, entries, repeat("step")), ages))
@@ -184,3 +220,8 @@ class Samples:
         # An average that has not begun is 0, and must not become nan.
         corrections = (self._log_decays * age.clamp_(min=1)).expm1_().neg_()
         return to_device(corrections, self._device)
+
+
+def _is_read(param: Parameter, moment: Moment) -> bool:
+    """Not where it stands still but has not settled: by rounding, or frozen."""
+    return param.requires_grad and not stalls(moment)

@@ -36,6 +36,13 @@ def sampler(
     """
     if not tensors:  # of a rank that holds nothing
         return lambda: torch.empty((0, count), device=device)
+    if not all(values is None or _is_dense(values) for values in tensors):
+        # No views of it are runs of memory.
+        return lambda: sampler(
+            [values if values is None else values.contiguous() for values in tensors],
+            count,
+            device,
+        )()
     rows = [_views(values, count, device) for values in tensors]
     pieces = [piece for row in rows for piece in row]
     is_near = all(piece.device == device for piece in pieces)
@@ -96,6 +103,17 @@ def _chunks(size: int, count: int) -> list[tuple[int, int]]:
     if chunks == 1:
         return [(last // 2, CHUNK)]
     return [(c * last // (chunks - 1), CHUNK) for c in range(chunks)]
+
+
+def _is_dense(values: Tensor) -> bool:
+    """Whether its elements fill a run of memory, in whatever order."""
+    local = values if mesh_of(values) is None else values.to_local()  # type: ignore[attr-defined]
+    expected = 1
+    for stride, size in sorted(zip(local.stride(), local.shape, strict=True)):
+        if size > 1 and stride != expected:
+            return not local.numel()
+        expected *= size
+    return True
 
 
 def _in_memory_order(values: Tensor) -> Tensor:

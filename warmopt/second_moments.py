@@ -22,7 +22,11 @@ __all__ = [
     "Override",
     "beta2",
     "check_has_second_moment",
+    "decay_key",
+    "decay_of",
     "find_moment",
+    "has_none",
+    "inner",
     "no_second_moment",
     "stalls",
     "warn_if_one_stalls",
@@ -81,7 +85,7 @@ def find_moment(
         >>> find_moment(adam, weight, adam.param_groups[0]).values
         tensor([0.2500])
     """
-    optimizer = _inner(optimizer)
+    optimizer = inner(optimizer)
     state = optimizer.state.get(param)  # indexing would create an entry
     if not state:
         return None
@@ -95,7 +99,7 @@ def find_moment(
         or known.is_one_of(optimizer, known.AVERAGES_UPDATES)
     ):
         momentum = None
-    decay = _decay(optimizer, group)
+    decay = decay_of(optimizer, group)
     as_stored = decay is None or known.is_one_of(optimizer, known.AS_STORED)
     age = state.get("step", group.get("step"))
     late = known.of_class(optimizer, known.LATE, None)
@@ -112,27 +116,37 @@ def check_has_second_moment(
     That is for a known class, or one that was stepped before; of others it shows after
     the first step.
     """
-    inner = _inner(optimizer)
-    if override is None and known.of_class(inner, known.WITHOUT, ""):
+    optimizer = inner(optimizer)
+    if override is None and known.of_class(optimizer, known.WITHOUT, ""):
         raise no_second_moment(optimizer)
     stepped = False
-    for group in inner.param_groups:
+    for group in optimizer.param_groups:
         for param in group["params"]:
-            state = inner.state.get(param)
+            state = optimizer.state.get(param)
             if not state:
                 continue
-            if find_moment(inner, param, group, override) is not None:
+            if find_moment(optimizer, param, group, override) is not None:
                 return
             stepped |= bool(state.get("step", group.get("step", 0)))
     if stepped:  # else its state is what it was born with
         raise no_second_moment(optimizer, override)
 
 
+def has_none(optimizer: Optimizer, override: Override | None = None) -> bool:
+    """Whether it has state, but no second moment of any parameter."""
+    optimizer = inner(optimizer)
+    return bool(optimizer.state) and not any(
+        find_moment(optimizer, param, group, override)
+        for group in optimizer.param_groups
+        for param in group["params"]
+    )
+
+
 def no_second_moment(
     optimizer: Optimizer, override: Override | None = None
 ) -> ValueError:
     """Returns the error for an optimizer of which no parameter has a second moment."""
-    optimizer = _inner(optimizer)
+    optimizer = inner(optimizer)
     name = type(optimizer).__name__
     states = [state for state in optimizer.state.values() if isinstance(state, dict)]
     keys = sorted({str(key) for state in states for key in state})
@@ -164,7 +178,7 @@ def warn_if_one_stalls(optimizer: Optimizer, moments: Iterable[Moment]) -> None:
     """Warns once of averages that rounding stops; to be called after the first step."""
     stalled = [moment for moment in moments if stalls(moment)]
     if stalled:
-        name, (first, *_) = type(_inner(optimizer)).__name__, stalled
+        name, (first, *_) = type(inner(optimizer)).__name__, stalled
         dtype = str(first.values.dtype).removeprefix("torch.")
         warnings.warn(
             f"{name} keeps {len(stalled)} second moments in {dtype}, which is too "
@@ -186,8 +200,8 @@ def beta2(optimizer: Optimizer, group: dict[str, Any]) -> float:
         >>> beta2(adam, adam.param_groups[0])
         0.98
     """
-    optimizer = _inner(optimizer)
-    decay = _decay(optimizer, group)
+    optimizer = inner(optimizer)
+    decay = decay_of(optimizer, group)
     if decay is None:
         raise ValueError(
             f"{type(optimizer).__name__} has no beta2 (looked for betas[1], for alpha "
@@ -249,7 +263,13 @@ def _is_readable(values: object) -> TypeGuard[Tensor]:
     )
 
 
-def _decay(optimizer: Optimizer, group: dict[str, Any]) -> float | None:
+def decay_key(optimizer: Optimizer) -> str:
+    """Key of the group's option that holds the decay, if one does."""
+    keys = known.of_class(optimizer, known.DECAY_OF_CLASS, known.DECAY) or known.DECAY
+    return keys[0]
+
+
+def decay_of(optimizer: Optimizer, group: dict[str, Any]) -> float | None:
     """The decay, whatever its value; None if it is not a fixed number."""
     keys = known.of_class(optimizer, known.DECAY_OF_CLASS, known.DECAY)
     if keys is None:
@@ -265,10 +285,10 @@ def _decay(optimizer: Optimizer, group: dict[str, Any]) -> float | None:
     return decay**2 if known.is_one_of(optimizer, known.DECAYS_TWICE) else decay
 
 
-def _inner(optimizer: Optimizer) -> Optimizer:
+def inner(optimizer: Optimizer) -> Optimizer:
     """The optimizer inside Lookahead, SAM, ZeroRedundancyOptimizer and their like."""
     for name in ("optimizer", "base_optimizer", "optim"):
-        inner = getattr(optimizer, name, None)
-        if isinstance(inner, Optimizer) and inner is not optimizer:
-            return _inner(inner)
+        wrapped = getattr(optimizer, name, None)
+        if isinstance(wrapped, Optimizer) and wrapped is not optimizer:
+            return inner(wrapped)
     return optimizer

@@ -27,6 +27,8 @@ class Recorded(NamedTuple):
         updates: Updates that were done before the record.
         fast_done: Of these, the ones at the fast pace.
         settled: Whether the last verdict before the record was "settled".
+        first_verdict: Update after which the first one of the record could be.
+        first_row: How many rows the trace had before.
     """
 
     steps: float
@@ -38,6 +40,8 @@ class Recorded(NamedTuple):
     updates: int
     fast_done: int
     settled: bool
+    first_verdict: int
+    first_row: int
 
 
 class Trace:
@@ -91,12 +95,16 @@ class Trace:
             raise ValueError(
                 f"pool must be one of the trace, {sorted(self.pools)}, got {pool!r}."
             )
-        rows: list[dict[str, Any]] = []
-        for row in self.rows:
+        known, rows = self.pools[pool], list[dict[str, Any]]()
+        judged_after = 0
+        for number, row in enumerate(self.rows):
             if row["pool"] == pool:
-                if rows and row["judged_after"] <= rows[-1]["judged_after"]:
+                if row["judged_after"] <= judged_after:
                     rows = []
                 rows.append(row)
+                judged_after, last_row = row["judged_after"], number
+        if rows and last_row < known.first_row and judged_after > known.updates:
+            return []  # it was warmed again, and not read since
         return rows
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -130,22 +138,18 @@ class Trace:
         Raises:
             ValueError: It is no trace, or a line is broken.
         """
-        trace = cls()
+        trace, number = cls(), 1
         with open(path, encoding="utf-8") as file:
             try:
-                first, *rows = map(json.loads, file)
-                for pool, known in first["pools"].items():
+                for pool, known in json.loads(next(file, ""))["pools"].items():
                     trace.pools[int(pool)] = Recorded(**known)
-                for row in rows:
-                    row["drifts"], row["sizes"] = map(
-                        tuple, (row["drifts"], row["sizes"])
-                    )
-                    _reading(row)  # it has all that belongs to one
-                    trace.rows.append(row)
+                for line in file:
+                    number += 1
+                    trace.rows.append(_checked_row(json.loads(line)))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(
                     f"{os.fspath(path)} must be a trace in JSON lines, as Trace.save "
-                    f"writes it; line {len(trace.rows) + 2} is not ({error!r})."
+                    f"writes it; line {number} is not ({error!r})."
                 ) from None
         return trace
 
@@ -156,8 +160,8 @@ class Replay(NamedTuple):
     Attributes:
         end: Update, counted from 1, that would have been the last of the warmup; None
             if the trace ends before.
-        reason: "settled" if it would have gone faster at some time, "cap" if not;
-            None while it has not ended.
+        reason: "settled" if it would have ended early, "cap" if not; None while it
+            has not ended.
         verdicts: Of each reading, in order.
     """
 
@@ -199,17 +203,26 @@ def replay(
     )
     verdicts = [bool(criterion(_reading(row))) for row in rows]
     judged = dict(zip((row["judged_after"] for row in rows), verdicts, strict=True))
-    every, begun = known.every, known.updates
-    # No verdict till then; the first sample is judged at the second.
-    through = max(judged, default=begun - begun % every or every) + every
+    # No other verdict till then.
+    through = max([known.first_verdict, *(row + known.every for row in judged)])
+    begun = known.updates
     fast_done, settled = known.fast_done, known.settled
     for update in range(begun + 1, through + 1):
         fast_done = adaptive.next_fast(fast_done, settled)
         position = adaptive.position(update, fast_done, known.steps, known.last)
         if position >= known.last:
-            return Replay(update, "settled" if fast_done else "cap", verdicts)
+            is_early = update < known.last
+            return Replay(update, "settled" if is_early else "cap", verdicts)
         settled = judged.get(update, settled)
     return Replay(None, None, verdicts)
+
+
+def _checked_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as it was before it was saved. Raises a KeyError where something lacks."""
+    row = {**row, "drifts": tuple(row["drifts"]), "sizes": tuple(row["sizes"])}
+    for name in ("pool", "judged_after", "factor", "settled", *Reading._fields):
+        row[name]
+    return row
 
 
 def _reading(row: dict[str, Any]) -> Reading:

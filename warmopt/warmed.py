@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from warmopt.adaptive import check_criterion
 from warmopt.clock import DONE, FAST, SETTLED, UPDATES, Clock
 from warmopt.compiling import eagerly, in_compiled_region, stay_untraced
 from warmopt.couplings import check_coupling
@@ -88,7 +89,8 @@ class Warmed(Optimizer):
         momentum_start: Factor of the momentum at update 0, in [0, 1]. If given, the
             momentum (`momentum`, or the first of `betas`) warms like the LR.
         watch: Criteria (`warmopt.criteria`) that are only recorded, in any mode, on an
-            optimizer with a second moment.
+            optimizer with a second moment. In a fixed mode their window is not saved,
+            and fills anew in a resumed run.
         trace: A new `Trace` for the readings of an adaptive or watched warmup. Where
             tensors are sharded, a reading is a collective: all ranks need one.
 
@@ -170,6 +172,9 @@ class Warmed(Optimizer):
         schedule = Schedule(mode, steps, start, offset, total_steps)
         if momentum_start is not None:
             momentum_start = _checked_momentum(momentum_start, schedule, optimizer)
+        watch = _checked_watch(watch)
+        if not isinstance(trace, Trace | None):
+            raise TypeError(f"trace must be a Trace, got {trace!r}. Use trace=Trace().")
         reads = schedule.adaptive is not None or watch or trace is not None
         if reads:
             moment = schedule.adaptive.second_moment if schedule.adaptive else None
@@ -181,7 +186,7 @@ class Warmed(Optimizer):
         self.wrapped: Optimizer = optimizer
         self._clock = clock
         self._momentum_start = momentum_start
-        self._watch = tuple(watch)
+        self._watch = watch
         self.trace = Trace() if trace is None and self._watch else trace
         self._start()
 
@@ -444,8 +449,11 @@ class Warmed(Optimizer):
         """Why the warmup ended, "settled" (early) or "cap"; None while it goes on."""
         if not self.done:
             return None
-        early = any(group.get(FAST) for group in self.wrapped.param_groups)
-        return "settled" if early else "cap"
+        is_early = any(
+            group.get(FAST) and int(group[UPDATES]) < self._clock.length(group)[1]
+            for group in self.wrapped.param_groups
+        )
+        return "settled" if is_early else "cap"
 
     @property
     def factors(self) -> list[float]:
@@ -538,6 +546,16 @@ class Warmed(Optimizer):
     def _after_load(self) -> None:
         self._memo.last, self._memo.pools, self._memo.uncounted = [], [], None
         self._enrol_groups()
+
+
+def _checked_watch(watch: Sequence[Criterion]) -> tuple[Criterion, ...]:
+    if not isinstance(watch, (list, tuple)):
+        raise TypeError(
+            f"watch must be a list of criteria, got {watch!r}. Use watch=[Drift()]."
+        )
+    for criterion in watch:
+        check_criterion("watch", criterion)
+    return tuple(watch)
 
 
 def _checked_momentum(
