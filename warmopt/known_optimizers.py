@@ -6,7 +6,9 @@ keeps the same. Where two differ, the entry is "module root:name". Subclasses in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+import itertools
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from torch.optim import Optimizer
@@ -93,11 +95,9 @@ WITHOUT = {
 }
 
 
-def names(optimizer: Optimizer) -> Iterator[str]:
+def names(optimizer: Optimizer) -> tuple[str, ...]:
     """The names an optimizer may be known by: of its class and bases, nearest first."""
-    for cls in type(optimizer).__mro__:
-        yield f"{cls.__module__.partition('.')[0]}:{cls.__name__}"
-        yield cls.__name__
+    return _names_of(type(optimizer))  # type: ignore[arg-type]  # it has a hash
 
 
 def of_class(optimizer: Optimizer, table: Mapping[str, T], default: T) -> T:
@@ -107,4 +107,19 @@ def of_class(optimizer: Optimizer, table: Mapping[str, T], default: T) -> T:
 
 def is_one_of(optimizer: Optimizer, classes: str) -> bool:
     """Whether the optimizer's class is in a list of names."""
-    return not set(names(optimizer)).isdisjoint(classes.split())
+    return _is_one_of(type(optimizer), classes)  # type: ignore[arg-type]
+
+
+# Asked for every parameter, so kept for every class.
+@functools.cache
+def _names_of(cls: Any) -> tuple[str, ...]:
+    pairs = (
+        (f"{each.__module__.partition('.')[0]}:{each.__name__}", each.__name__)
+        for each in cls.__mro__
+    )
+    return tuple(itertools.chain.from_iterable(pairs))
+
+
+@functools.cache
+def _is_one_of(cls: Any, classes: str) -> bool:
+    return not set(_names_of(cls)).isdisjoint(classes.split())
