@@ -147,18 +147,19 @@ SPREAD = {
 
 @pytest.mark.parametrize("beta2", SPREAD)
 @pytest.mark.parametrize(
-    ("draw", "relative_variance", "tolerance"),
+    ("draw", "relative_variance", "share"),
     [
-        (torch.randn, 2.0, 0.05),
-        (lambda *size: torch.empty(size).exponential_(), 5.0, 0.05),  # Laplace
-        (sparse, 29.0, 0.05),
-        # Its squares have no fourth moment: the sd itself is known that badly.
-        (student, 8.0, 0.10),
+        (torch.randn, 2.0, 1.0),
+        (lambda *size: torch.empty(size).exponential_(), 5.0, 1.0),  # Laplace
+        (sparse, 29.0, 1.0),
+        # So heavy a tail that the log of the mean spreads less than the theory, which
+        # is linear: by 8 % here, by 4 % with ten times the coordinates.
+        (student, 8.0, 0.92),
     ],
     ids=["gauss", "laplace", "sparse", "t5"],
 )
 def test_drift_of_stationary_gradients(
-    draw: Any, relative_variance: float, tolerance: float, beta2: float
+    draw: Any, relative_variance: float, share: float, beta2: float
 ) -> None:
     """Mean 0, and the spread that theory gives: what a tolerance must exceed.
 
@@ -171,8 +172,8 @@ def test_drift_of_stationary_gradients(
     stream = Stream(draw(5 * tau, 2000, coordinates), beta2)
     for multiple, spread in zip((2, 3, 5), SPREAD[beta2], strict=True):
         drifts = torch.tensor(stream.across(multiple * tau, tau).drifts)
-        expected = spread * math.sqrt(relative_variance / coordinates)
-        assert float(drifts.std()) == pytest.approx(expected, rel=tolerance)
+        expected = share * spread * math.sqrt(relative_variance / coordinates)
+        assert float(drifts.std()) == pytest.approx(expected, rel=0.05)
     assert abs(float(drifts.mean())) < 4 * expected / math.sqrt(2000)
 
 
