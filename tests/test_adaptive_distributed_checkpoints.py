@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.optim import Optimizer
 
 from tests.checkpoint_files import (
     FORMS,
@@ -16,9 +17,10 @@ from tests.checkpoint_files import (
     run,
     save,
 )
-from tests.engines import Training, build, train, warmed_of
+from tests.engines import Training, Wrap, build, train, warmed_of
 from tests.ranks import Ranks
 from tests.test_adaptive_distributed import CAP, adaptive, over_all_ranks, rows_of
+from warmopt import Warmed
 
 pytestmark = [pytest.mark.xdist_group("ranks"), ONE_PROCESS]
 
@@ -34,12 +36,26 @@ def progress(training: Training) -> list[Any]:
     return [groups, warmed.factors]
 
 
-def check_rest(*loading: Any) -> tuple[list[Any], list[Any]]:
+def parted(optimizer: Optimizer) -> Warmed:
+    """Its groups are pools of their own: the second misses the first update."""
+    warmed = adaptive(optimizer)
+    first, second = warmed.param_groups[:2]
+    lr = second["lr"]
+
+    def hold(*_: Any) -> None:
+        second["lr"] = lr if first["warmup_updates"] else 0.0
+
+    warmed.register_step_pre_hook(hold)
+    return warmed
+
+
+def check_rest(
+    engine: str, kind: str, wrap: Wrap, *stored: Any
+) -> tuple[list[Any], list[Any]]:
     """The progress from loading on (or all of it), and the readings."""
-    training = (
-        load(*loading) if loading else build("one-process", "adam-long", adaptive)
-    )
-    first = SAVED if loading else 0
+    args = engine, kind, wrap
+    training = load(*args, *stored) if stored else build(*args)
+    first = SAVED if stored else 0
     said = [progress(training)]
     for update in range(first + 1, CAP + 1):
         train(training, update)
@@ -47,16 +63,22 @@ def check_rest(*loading: Any) -> tuple[list[Any], list[Any]]:
     return said, rows_of(warmed_of(training)[0].trace)
 
 
+@pytest.mark.parametrize("wrap", [adaptive, parted])
 @pytest.mark.parametrize("form", FORMS)
 @MOVES
 def test_a_checkpoint_resumes_exactly_on_another_number_of_ranks(
-    groups: dict[int, Ranks], tmp_path: Path, saved: int, loaded: int, form: str
+    groups: dict[int, Ranks],
+    tmp_path: Path,
+    saved: int,
+    loaded: int,
+    form: str,
+    wrap: Wrap,
 ) -> None:
     """Progress, pace, window and readings: as if it had not stopped."""
-    args = ("fsdp2", "adam-long", adaptive, form, tmp_path)
+    args = ("fsdp2", "adam-long", wrap, form, tmp_path)
     run(groups, saved, save, *args, SAVED)
     said, rows = run(groups, loaded, check_rest, *args)
-    expected, readings = check_rest()
+    expected, readings = check_rest("one-process", *args[1:3])
     assert 0 < said[0][0][0][1] < SAVED
     assert said[0] == expected[SAVED][:2]
     assert said[1:] == expected[SAVED + 1 :]

@@ -321,16 +321,100 @@ def test_a_run_is_the_same_whether_or_not_it_is_looked_at(at: int) -> None:
     assert runs[0] == runs[1]
 
 
-def test_a_window_of_a_former_first_group_is_dropped() -> None:
-    """Else, when that is the first of its pool again, it would be taken for new."""
-    groups = [fresh()], [fresh()]
-    alone = around(*groups, criterion=never, per_group=True)
-    trained(alone, range(50))
-    assert "warmup_ring" in alone.param_groups[1]
-    together = resumed(alone, criterion=never)
-    assert "warmup_ring" in together.param_groups[0]
-    for key in ("warmup_ring", "warmup_latest", "warmup_every"):
-        assert key not in together.param_groups[1]
+def test_windows_of_groups_that_were_judged_apart_are_not_joined() -> None:
+    alone = around([fresh()], [fresh()], criterion=never, per_group=True)
+    trained(alone, range(50), growth=0.2)
+    together = resumed(alone, criterion=never, trace=(trace := Trace()))
+    trained(together, range(50, 65), growth=0.2)
+    assert [row["samples"] for row in trace] == [1, 2]
+
+
+def test_groups_that_part_keep_their_windows() -> None:
+    """And their keys keep their shapes, so that others can load them."""
+
+    def misses(warmed: Warmed, done: int) -> None:
+        for param in warmed.param_groups[0]["params"]:
+            param.requires_grad_(done != 44)
+            param.grad = param.grad if param.requires_grad else None
+
+    def shapes(warmed: Warmed) -> list[Any]:
+        keys = ("warmup_ring", "warmup_latest", "warmup_every")
+        return [
+            [torch.as_tensor(g[k]).shape for k in keys] for g in warmed.param_groups
+        ]
+
+    groups = [fresh(), fresh()], [fresh()]
+    warmed = around(*groups, criterion=never, trace=(trace := Trace()))
+    begun = shapes(warmed)
+    trained(warmed, range(60), misses)
+    assert shapes(warmed) == begun
+    alone = trace.rows[8:]
+    assert [len(row["drifts"]) for row in trace.rows[:8]] == [3] * 8
+    assert {row["pool"] for row in alone} == {0, 1}
+    assert all(len(row["drifts"]) == 2 - row["pool"] for row in alone)
+    assert {row["samples"] for row in trace.rows[4:]} == {5}
+
+
+@pytest.mark.parametrize("at", [19, 20, 21])
+@pytest.mark.parametrize("look", [False, True])
+def test_a_fused_optimizer_with_a_scaler_is_read_at_once(at: int, look: bool) -> None:
+    """What happens before the next step is no part of the reading that was due."""
+    runs = []
+    for scaler in (None, torch.amp.GradScaler("cpu", init_scale=1.0)):
+        param, trace = fresh(), Trace()
+        adam = Adam([param], lr=1e-3, betas=(0.9, 0.99), fused=True)
+        warmed = Warmed(adam, steps=60, mode=Adaptive(never), trace=trace)
+        for done in range(40):
+            if done == at:
+                adam.state.clear()
+            draw = torch.Generator().manual_seed(done)
+            param.grad = torch.randn(64, generator=draw)
+            if scaler is None:
+                warmed.step()
+            else:
+                scaler.scale(torch.zeros(1))
+                scaler.step(warmed)
+                scaler.update()
+            if look:
+                assert not warmed.done
+        runs.append(str(trace.rows))
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("key", ["exp_avg", "exp_avg_sq"])
+def test_each_tensor_of_the_state_may_be_replaced(key: str) -> None:
+    def change(warmed: Warmed, done: int) -> None:
+        if done == 42:
+            entry = warmed.state[warmed.param_groups[0]["params"][0]]
+            if warmed is warmeds[0]:
+                entry[key] = torch.zeros(64)
+            else:
+                entry[key].zero_()
+
+    traces = [Trace(), Trace()]
+    warmeds = [around([fresh()], criterion=never, trace=trace) for trace in traces]
+    for warmed in warmeds:
+        trained(warmed, range(80), change)
+    assert str(traces[0].rows) == str(traces[1].rows)
+
+
+def test_betas_may_be_changed_in_their_list() -> None:
+    rows = []
+    for in_place in (True, False):
+        param, trace = fresh(), Trace()
+        adam = Adam([{"params": [param], "betas": [0.9, 0.99]}], lr=1e-3)
+        warmed = Warmed(adam, steps=60, mode=Adaptive(never), trace=trace)
+
+        def change(warmed: Warmed, done: int, in_place: bool = in_place) -> None:
+            if done == 12 and in_place:
+                warmed.param_groups[0]["betas"][1] = 0.5
+            elif done == 12:
+                warmed.param_groups[0]["betas"] = [0.9, 0.5]
+
+        trained(warmed, range(40), change)
+        rows.append(str(trace.rows))
+    assert rows[0] == rows[1]
+    assert trace.rows[-1]["beta2"] == 0.5
 
 
 # --- replay ---------------------------------------------------------------------------
@@ -373,3 +457,29 @@ def test_settled_is_the_reason_only_if_it_ended_early(
     assert len(used) == 60
     assert warmed.done_reason == "cap"
     assert replay(trace, late["criterion"])[:2] == (60, "cap")
+
+
+@pytest.mark.parametrize("what", ["loaded", "parted", "other"])
+def test_a_record_without_a_gap_is_replayed_as_a_whole(what: str) -> None:
+    """Also by another rule, and after the pools were formed anew."""
+
+    def early(reading: Reading) -> bool:
+        return reading.update >= 10
+
+    def meanwhile(warmed: Warmed, done: int) -> None:
+        if done == 60 and what == "loaded":
+            warmed.load_state_dict(warmed.state_dict())
+        if done == 60 and what == "other":
+            warmed.rewarm(groups=[1])
+        if what == "parted":
+            late = warmed.param_groups[1]["params"][0]
+            late.requires_grad_(done != 51)
+            late.grad = late.grad if late.requires_grad else None
+
+    ends = []
+    for happens in (nothing, meanwhile):
+        trace = Trace()
+        warmed = around([fresh()], [fresh()], steps=100, criterion=never, trace=trace)
+        trained(warmed, range(100), happens)
+        ends.append(replay(trace, early, pool=0)[:2])
+    assert ends == [(44, "settled")] * 2

@@ -90,6 +90,7 @@ class Adaptive:
                 raise TypeError(f"{name} must be an int, got {value!r}.")
             if value < least:
                 raise ValueError(f"{name} must be >= {least}, got {value}.")
+            object.__setattr__(self, name, int(value))  # numpy's are no plain numbers
         is_name = isinstance(self.shape, str)
         if not (self.shape in MODES if is_name else callable(self.shape)):
             raise (ValueError if is_name else TypeError)(

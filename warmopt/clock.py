@@ -32,7 +32,6 @@ __all__ = [
     "SETTLED",
     "STATE",
     "UPDATES",
-    "WINDOW_STATE",
     "Clock",
     "Ramp",
 ]
@@ -43,14 +42,13 @@ DONE = "warmup_done"  # bool: the warmup of the group is over, for good
 MODE = "warmup_mode"  # str: name of the mode
 LENGTH = "warmup_length"  # number of updates, from beta2 or rewarm(); 0 if from neither
 STATE = (UPDATES, DONE, MODE, LENGTH)
-# In adaptive mode also these; the last three stand in the first group of each pool.
+# In adaptive mode also these; the last three are None of a process group.
 FAST = "warmup_fast"  # int: of the updates done, those at the fast pace
 SETTLED = "warmup_settled"  # bool: whether the next update is at the fast pace
 RING = "warmup_ring"  # float tensor: the window of samples, see `Probe`
 LATEST = "warmup_latest"  # float tensor [3 + tensors]: the last reading, see `Probe`
 EVERY = "warmup_every"  # int: updates between the samples in the window
-WINDOW_STATE = (RING, LATEST, EVERY)
-ADAPTIVE_STATE = (FAST, SETTLED, *WINDOW_STATE)
+ADAPTIVE_STATE = (FAST, SETTLED, RING, LATEST, EVERY)
 
 
 class Ramp(NamedTuple):

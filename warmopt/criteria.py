@@ -44,7 +44,8 @@ class Reading(NamedTuple):
         samples: Samples in the window so far, 1 to `window`.
         window: Samples in a full window.
         beta1: Decay of the momentum per update, in the first group that has one, as
-            it is when the sample is judged; None where there is none.
+            it is when the sample is judged; None where there is none. The base one,
+            where the momentum warms too (`momentum_start`).
         beta2: Decay of the second moment per update, likewise; None where it is not
             known.
         inverse_root_variance: Median over the coordinates of var / mean^2 of
@@ -267,7 +268,7 @@ class EffectiveSampleSize:
 
     def __call__(self, reading: Reading) -> bool:
         """Whether the reading counts as settled."""
-        if reading.beta2 is None:
+        if reading.beta2 is None or reading.beta2 >= 1.0:
             return False
         decayed = reading.beta2**reading.update
         lost = 2.0 * reading.update * decayed / (1.0 - decayed)

@@ -70,9 +70,11 @@ LATE: dict[str, Callable[[dict[str, Any]], int]] = {
     "AdaShift": lambda group: int(group["keep_num"]),
     "SOAP": lambda group: 1,
 }
-# Their `exp_avg` averages what they apply to the parameters, not gradients.
+# Their `exp_avg` averages what they apply to the parameters, not gradients; or (SOAP)
+# it lies in another basis than the second moment.
 AVERAGES_UPDATES = """
     ADOPT AdaFactor Adafactor CAME DAdaptAdam DAdaptAdan GaLoreAdafactor LaProp NovoGrad
+    SOAP
 """
 
 # Those without a second moment, and what they keep instead.

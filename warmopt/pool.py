@@ -15,7 +15,6 @@ from warmopt.clock import (
     RING,
     SETTLED,
     UPDATES,
-    WINDOW_STATE,
     Clock,
 )
 from warmopt.criteria import Criterion, InverseRootVariance, Reading
@@ -48,16 +47,13 @@ class Pool:
         self._optimizer, self._reads = optimizer, acting or Adaptive()
         first, reads = groups[0], self._reads
         self._update = update = int(first[UPDATES])
-        for group in groups[1:]:  # a window of a pool that it was the first of
-            for key in WINDOW_STATE:
-                group.pop(key, None)
         self._probe = self._new_probe(update)
         if trace is not None:
             all_groups = enumerate(optimizer.param_groups)
             self._index = next(i for i, group in all_groups if group is first)
             steps, last = clock.length(first)
             due = update - update % reads.every + reads.every
-            trace.pools[self._index] = Recorded(
+            new = Recorded(
                 steps=steps,
                 last=last,
                 criterion=name_of(acting.criterion) if acting else None,
@@ -70,10 +66,11 @@ class Pool:
                 first_verdict=due if self._probe.has_window else due + reads.every,
                 first_row=len(trace.rows),
             )
+            trace.record(self._index, new)
 
     def _new_probe(self, update: int) -> Probe:
-        """One that goes on from the window in the first group, as after `update`."""
-        first, reads = self.groups[0], self._reads
+        """One that goes on from the windows in the groups, as after `update`."""
+        reads = self._reads
         probe = Probe(
             self._optimizer,
             self.groups,
@@ -86,12 +83,14 @@ class Pool:
             or type(reads.criterion) is not InverseRootVariance,
         )
         if self._acting is not None and reads.process_group is None:
-            probe.restore(first.get(RING), first.get(LATEST), first.get(EVERY), update)
-            # Their shape must not depend on the number of ranks, lest others cannot
-            # load them.
-            first[RING] = probe.ring.view(-1)  # a long one prints on one line
-            first[LATEST] = probe.latest
-            first[EVERY] = reads.every
+            paces = [group.get(EVERY) for group in self.groups]
+            if all((type(pace), pace) == (int, reads.every) for pace in paces):
+                windows = [(g.get(RING), g.get(LATEST)) for g in self.groups]
+                probe.restore(windows, update)
+            # Their shape must not depend on the number of ranks, nor on who pools with
+            # whom, lest others cannot load them.
+            for group, (ring, latest) in zip(self.groups, probe.windows, strict=True):
+                group[RING], group[LATEST], group[EVERY] = ring, latest, reads.every
         return probe
 
     @property
@@ -121,9 +120,7 @@ class Pool:
             for group, update in zip(self.groups, updates, strict=True):
                 if update != self._update:
                     group[FAST] = fast
-        self._update = update = updates[0]
-        if updates.count(update) < len(updates):
-            return True
+        self._update, update = updates[0], max(updates)
         if self._probe.is_due(update):
             params = [param for group in self.groups for param in group["params"]]
             if not self._probe.is_of(params):  # a framework has sharded them, say
@@ -132,7 +129,8 @@ class Pool:
         if reading is not None:
             self._judge(reading)
         # At the slow pace the plan knows the end.
-        return bool(acting and first[FAST] and self._clock.is_over(first))
+        is_over = acting and first[FAST] and self._clock.is_over(first)
+        return bool(is_over) or min(updates) < update
 
     def _judge(self, reading: Reading) -> None:
         settled = None

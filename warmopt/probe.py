@@ -36,8 +36,9 @@ class Probe:
     Attributes:
         ring: The samples, float32 of shape [window, tensors, coordinates], of these at
             most 64; nan where none is.
-        latest: What the last of them gave, float32; nan where there is none. Like the
-            ring it is written to in place.
+        latest: What the last of them gave, float32; nan where there is none.
+        windows: Ring (flat, so that a long one prints on one line) and latest of each
+            group, of its own tensors; like these, they are written to in place.
         is_collective: Whether all ranks must take a reading together.
         samples: Where they come from.
         every: Updates between readings.
@@ -66,6 +67,9 @@ class Probe:
             dist.all_gather_object(of_ranks, sizes, process_group)
             self._first_row = sum(map(len, of_ranks[: dist.get_rank(process_group)]))
             sizes = [size for each in of_ranks for size in each]
+            total = len(sizes)
+        else:  # whoever pools with whom, a group has as many
+            total = sum(len(group["params"]) for group in optimizer.param_groups)
         self._sizes = tuple(sizes)
         self._unknown = (math.nan,) * len(sizes)
         # Ranks sum alike, also where only one of them keeps a trace.
@@ -76,7 +80,7 @@ class Probe:
             params,
             second_moment,
             with_momentum=in_full or self.is_collective,
-            count=(count := coordinates(len(sizes))),
+            count=(count := coordinates(total)),
             device=device,
             mesh=self._mesh,
             may_be_none=process_group is not None,
@@ -85,20 +89,45 @@ class Probe:
         nan = torch.tensor(math.nan, dtype=torch.float32, device=device)
         self.ring = nan.expand(shape).clone()
         self.latest = nan.expand(3 + len(sizes)).clone()
+        self.windows = [(self.ring.view(-1), self.latest)]
+        self._copies: tuple[list[Tensor], list[Tensor]] = ([], [])
+        if process_group is None and len(groups) != 1:
+            self._split()
         self._taken = 0
         self._pending: tuple[HostCopy, int] | None = None
 
-    def restore(self, ring: Any, latest: Any, every: Any, update: int) -> None:
-        """Goes on from a window saved after some update, if it is of such tensors."""
-        if type(every) is not int or every != self.every:
+    def _split(self) -> None:
+        """Windows of each group, which then are copies."""
+        into, of = self._copies
+        begin, self.windows = 0, []
+        for group in self._groups:
+            end = begin + len(group["params"])
+            ring, latest = self.ring[:, begin:end], self.latest[3 + begin : 3 + end]
+            own = ring.clone(), self.latest[: 3 + end - begin].clone()
+            self.windows.append((own[0].view(-1), own[1]))
+            into += own[1][:3], own[0], own[1][3:]
+            of += self.latest[:3], ring, latest
+            begin = end
+
+    def restore(self, windows: list[tuple[Any, Any]], update: int) -> None:
+        """Goes on from windows saved after some update, if they are of such tensors."""
+        for saved, mine in zip(windows, self.windows, strict=True):
+            for one, own in zip(saved, mine, strict=True):
+                if not isinstance(one, Tensor) or one.numel() != own.numel():
+                    return
+        every = [latest[:3].tolist() for _, latest in windows]
+        if any(str(each) != str(every[0]) for each in every):
+            return  # they were not judged together
+        window, _, count = self.ring.shape
+        rings = [ring.view(window, -1, count) for ring, _ in windows if ring.numel()]
+        if not rings:
             return
-        for mine, saved in ((self.ring, ring), (self.latest, latest)):
-            if not isinstance(saved, Tensor) or saved.numel() != mine.numel():
-                return
-        self.ring.copy_(ring.view_as(self.ring))
-        self.latest.copy_(latest)
+        self.ring.copy_(torch.cat(rings, dim=1))
+        self.latest[:3] = windows[0][1][:3]
+        self.latest[3:] = torch.cat([latest[3:] for _, latest in windows])
         if not self._in_full:  # only the first is kept up to date
             self.latest[1:] = math.nan
+        self._share()
         self._taken = int((~self.ring.isnan()).flatten(1).any(1).sum())
         if self._taken:
             self._pending = self._copied(), update - update % self.every
@@ -178,7 +207,12 @@ class Probe:
             self.latest.copy_(told)
         elif is_full:
             self.latest[0].copy_(median_variance(ring))
+        self._share()
         self._pending = self._copied(), update
+
+    def _share(self) -> None:
+        if self._copies[0]:
+            torch._foreach_copy_(*self._copies)
 
     def _summed(self, own: Tensor) -> Tensor:
         """What all ranks see: of shards with a mesh the sum, of others all in turn."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import repeat
 from operator import is_
 from typing import Any
 
@@ -73,7 +72,7 @@ class Samples:
         self._entries: list[dict[str, Any]] = []
         self._length = 0
         self._trainable: list[bool] = []
-        self._expected: tuple[list[Any], ...] = ([], [], [], [])
+        self._expected: tuple[list[Any], ...] = ([], [], [])
         self._options: list[Any] = []
         self._decays: list[float | None] = []
 
@@ -148,18 +147,22 @@ class Samples:
 
     def _note_what_is_found(self) -> None:
         self._state = state = self._optimizer.state
-        found = self.found.items()
         # By place: to hash a parameter takes longer.
         self._all_entries = list(state.values())
         self._entries = [state.get(param) or {} for param in self.params]
         self._length = sum(map(len, self._entries))
         self._trainable = [param.requires_grad for param in self.params]
-        self._expected = (
-            [state.get(param) or {} for param, _ in found],
-            [moment.kind for _, moment in found],
-            [moment.values for _, moment in found],
-            [moment.age for _, moment in found],
-        )
+        self._expected = [], [], []
+        for param, moment in self.found.items():
+            seen = {moment.kind: moment.values, "step": moment.age}
+            if moment.momentum is not None and "momentum" in self._kinds:
+                seen["exp_avg"] = moment.momentum
+            for found, each in zip(
+                self._expected,
+                ([state.get(param) or {}] * len(seen), seen, seen.values()),
+                strict=True,
+            ):
+                found.extend(each)
 
     def _note_ages(self) -> None:
         moments = map(self.found.get, self.params)
@@ -185,14 +188,18 @@ class Samples:
     def _options_now(self) -> list[Any]:
         """What the decays follow from."""
         key = decay_key(self._optimizer)
-        return [group.get(each) for group in self._groups for each in ("betas", key)]
+        return [
+            option
+            for group in self._groups
+            for option in (*(group.get("betas") or ()), group.get(key))
+        ]
 
     def _decays_now(self) -> list[float | None]:
         return [decay_of(self._optimizer, group) for group in self._groups]
 
     def _is_found_still(self) -> bool:
         """Whether the tensors are those that the optimizer has now, and their ages."""
-        entries, kinds, values, ages = self._expected
+        entries, keys, values = self._expected
         return (
             self._optimizer.state is self._state
             and not callable(self._second_moment)
@@ -200,9 +207,8 @@ class Samples:
             and all(map(is_, self._state.values(), self._all_entries))
             and sum(map(len, self._entries)) == self._length
             and [param.requires_grad for param in self.params] == self._trainable
-            and all(map(is_, map(dict.get, entries, kinds), values))
             # An age that is a number is never the same again.
-            and all(map(is_, map(dict.get, entries, repeat("step")), ages))
+            and all(map(is_, map(dict.get, entries, keys), values))
         )
 
     def _corrections(self, update: int) -> Tensor:

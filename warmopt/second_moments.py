@@ -135,7 +135,10 @@ def check_has_second_moment(
 def has_none(optimizer: Optimizer, override: Override | None = None) -> bool:
     """Whether it has state, but no second moment of any parameter."""
     optimizer = inner(optimizer)
-    return bool(optimizer.state) and not any(
+    entries = optimizer.state.values()
+    if not any(entry or not isinstance(entry, dict) for entry in entries):
+        return False
+    return not any(
         find_moment(optimizer, param, group, override)
         for group in optimizer.param_groups
         for param in group["params"]

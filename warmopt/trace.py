@@ -44,6 +44,9 @@ class Recorded(NamedTuple):
     first_row: int
 
 
+_SETTINGS = Recorded._fields.index("updates")  # the entries before are settings
+
+
 class Trace:
     """A record of every reading; give a new one to `Warmed`.
 
@@ -80,6 +83,21 @@ class Trace:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self.rows)
+
+    def record(self, pool: int, new: Recorded) -> None:
+        """Notes where the record of a pool begins, unless it goes on without a gap."""
+        old = self.pools.get(pool)
+        if old is not None and new.updates >= old.updates and new.updates:
+            judged = [row["judged_after"] for row in self._rows_of(pool)]
+            due = new.updates - new.updates % new.every
+            is_whole = (
+                due <= judged[-1] <= new.updates
+                if judged
+                else (new.updates < old.first_verdict)
+            )
+            if is_whole and new[:_SETTINGS] == old[:_SETTINGS]:
+                return
+        self.pools[pool] = new
 
     def readings(self, pool: int = 0) -> list[Reading]:
         """The readings of one pool in its last warmup, in order.

@@ -324,8 +324,9 @@ class Warmed(Optimizer):
         plan.count_tensors(found_inf)
         if found_inf is not None and plan.floats:
             memo.uncounted = HostCopy(found_inf), memo.last
-            if any(pool.is_collective for pool in memo.pools):
-                self._settle()  # now, with the other ranks: whoever asks may be alone
+            if not found_inf.is_cuda or any(p.is_collective for p in memo.pools):
+                # Now: nobody has to wait, or with the other ranks, lest one asks alone.
+                self._settle()
         elif not self._is_capturing():
             plan.looks_in -= 1
             if plan.looks_in <= 0:
