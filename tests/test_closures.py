@@ -155,3 +155,17 @@ def test_a_group_added_in_the_closure_warms_at_once(through: str) -> None:
     warmed.step(lambda: adder.add_param_group({"params": [late]}))
     assert param.item() == -0.75
     assert late.item() == -0.25
+
+
+def test_the_last_lr_is_the_one_used_though_the_closure_began_anew() -> None:
+    param = Parameter(torch.zeros(1))
+    warmed = Warmed(torch.optim.SGD([param], lr=1.0), steps=4)
+
+    def closure() -> float:
+        param.grad = torch.ones(1)
+        warmed.rewarm(10)
+        return 0.0
+
+    warmed.step(closure)
+    assert warmed.get_last_lr() == [0.1]
+    assert param.item() == pytest.approx(-0.1)

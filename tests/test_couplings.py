@@ -342,6 +342,26 @@ def test_a_scheduler_that_begins_at_zero_is_warned_of_at_the_first_real_update()
         warmed.step()
 
 
+@pytest.mark.parametrize("case", ["frozen", "thawed", "loaded"])
+def test_groups_that_begin_in_a_run_that_goes_on_are_not_warned_of(case: str) -> None:
+    """Plain SGD has no state that would tell; a decayed LR is no second warmup."""
+    first, second = param(), param()
+    second.requires_grad_(False)
+    bare = torch.optim.SGD([{"params": [first]}, {"params": [second]}], lr=1.0)
+    warmed = Warmed(bare, steps=4)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(bare, 0.8)
+    if case == "loaded":
+        other = torch.optim.SGD([{"params": [param()]}, {"params": [param()]}], lr=0.5)
+        for group in other.param_groups:
+            group["initial_lr"] = 1.0
+        with pytest.warns(UserWarning, match="without warmup"):
+            warmed.load_state_dict(other.state_dict())
+    for update in range(10):
+        second.requires_grad_(case == "thawed" and update > 4)
+        warmed.step()
+        scheduler.step()
+
+
 def test_a_run_that_goes_on_at_a_low_lr_is_not_warned_of() -> None:
     weight = param()
     optimizer = torch.optim.AdamW([weight], lr=1.0)

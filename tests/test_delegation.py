@@ -90,3 +90,26 @@ def test_schedule_free_switches_between_its_weights(name: str) -> None:
     trained = params[0].detach().clone()
     warmed.eval()
     assert not torch.equal(params[0], trained)
+
+
+def test_arguments_of_the_wrapped_optimizer_reach_it() -> None:
+    class Strange(torch.optim.SGD):
+        def zero_grad(self) -> None:  # type: ignore[override]
+            super().zero_grad(set_to_none=False)
+
+        def state_dict(self, full: bool = False) -> Any:
+            return {**super().state_dict(), "full": full}
+
+        def load_state_dict(self, state_dict: Any, strict: bool = True) -> None:
+            self.strict = strict
+            super().load_state_dict(state_dict)
+
+    param = Parameter(torch.zeros(1))
+    param.grad = torch.ones(1)
+    warmed = Warmed(Strange([param], lr=1.0), steps=3)
+    warmed.zero_grad()
+    assert param.grad.item() == 0.0
+    state = warmed.state_dict(full=True)
+    assert state["full"]
+    warmed.load_state_dict(state, strict=False)
+    assert warmed.strict is False

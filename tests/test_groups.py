@@ -161,3 +161,18 @@ def test_the_untuned_modes_take_their_length_from_each_groups_beta2() -> None:
     groups = [{"params": params[:1]}, {"params": params[1:], "betas": (0.9, 0.99)}]
     warmed = Warmed(torch.optim.AdamW(groups), mode="untuned_linear")
     assert warmed.factors == [1 / 2000, 1 / 200]
+
+
+def test_a_group_copied_from_another_counts_for_itself() -> None:
+    """A tensor LR has a count that is a tensor, which the copy must not share."""
+    param = Parameter(torch.zeros(1))
+    param.grad = torch.ones(1)
+    warmed = Warmed(torch.optim.SGD([param], lr=torch.tensor(1.0)), steps=100)
+    for _ in range(10):
+        warmed.step()
+    late = Parameter(torch.zeros(1))
+    late.grad = torch.ones(1)
+    warmed.add_param_group({**warmed.param_groups[0], "params": [late]})
+    for _ in range(10):
+        warmed.step()
+    assert [round(float(f), 6) for f in warmed.factors] == [0.21, 0.21]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import types
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch.nn import Parameter
 
@@ -121,3 +125,86 @@ def test_state_dict_hooks_run_once() -> None:
     warmed.register_load_state_dict_pre_hook(lambda *_: calls.append("loading"))
     warmed.load_state_dict(state_dict=warmed.state_dict())
     assert calls == ["saved", "loading"]
+
+
+def decayed(warmed: Warmed) -> None:
+    warmed.param_groups[0]["lr"] = warmed.param_groups[0]["lr"] * 0.0
+
+
+def raised(warmed: Warmed) -> None:
+    warmed.param_groups[0]["lr"] = warmed.param_groups[0]["lr"] + 1.0
+
+
+def joined(warmed: Warmed) -> None:
+    if len(warmed.param_groups) == 1:
+        warmed.add_param_group({"params": [Parameter(torch.zeros(1))]})
+
+
+def thawed(warmed: Warmed) -> None:
+    for group in warmed.param_groups:
+        group["params"][0].requires_grad_(True)
+
+
+def begun_anew(warmed: Warmed) -> None:
+    warmed.rewarm()
+
+
+@pytest.mark.parametrize("lr", [1.0, torch.tensor(1.0)], ids=["float", "tensor"])
+@pytest.mark.parametrize(
+    ("after", "base", "frozen", "counts"),
+    [
+        (decayed, 1.0, False, [1]),
+        (raised, 0.0, False, [0]),
+        (joined, 1.0, False, [1, 0]),
+        (thawed, 1.0, True, [0]),
+        (begun_anew, 1.0, False, [0]),
+    ],
+)
+def test_the_update_is_counted_before_what_a_hook_does_after_it(
+    after: Callable[[Warmed], None],
+    base: float,
+    frozen: bool,
+    counts: list[int],
+    lr: Any,
+) -> None:
+    param = Parameter(torch.zeros(1), requires_grad=not frozen)
+    param.grad = None if frozen else torch.ones(1)
+    warmed = Warmed(torch.optim.SGD([param], lr=lr * base), steps=4)
+    warmed.register_step_post_hook(lambda *_: after(warmed))
+    warmed.step()
+    assert [int(g["warmup_updates"]) for g in warmed.param_groups] == counts
+
+
+def test_a_checkpoint_that_a_hook_takes_is_of_the_update_that_was_done() -> None:
+    params, optimizer = sgd()
+    warmed, saved = Warmed(optimizer, steps=4), []
+    warmed.register_step_post_hook(
+        lambda inner, *_: saved.append(copy.deepcopy(inner.state_dict()))
+    )
+    SGD.step(warmed, params, 1)
+    resumed = Warmed(sgd()[1], steps=4)
+    resumed.load_state_dict(saved[0])
+    assert resumed.factors == warmed.factors == [0.5]
+
+
+def test_where_no_hook_can_run_the_lr_is_scaled_all_the_same() -> None:
+    """A step that the user has put in place of the class's, and hooks of others."""
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    def descend(self: torch.optim.Optimizer) -> None:
+        for group in self.param_groups:
+            for param in group["params"]:
+                param.data -= group["lr"]
+
+    param = Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([param], lr=1.0)
+    optimizer.step = types.MethodType(descend, optimizer)  # type: ignore[method-assign]
+    warmed = Warmed(optimizer, steps=4)
+    handle = register_optimizer_step_post_hook(lambda *_: None)
+    try:
+        warmed.step()
+        warmed.step()
+    finally:
+        handle.remove()
+    assert param.item() == -0.75
+    assert warmed.factors == [0.75]

@@ -73,3 +73,33 @@ def test_going_back_to_before_a_rewarm_goes_back_to_its_length() -> None:
     assert warmed.factors == [0.1]
     warmed.load_state_dict(saved)
     assert warmed.factors == [0.501]
+
+
+@pytest.mark.parametrize("lr", [1.0, torch.tensor(1.0)], ids=["float", "tensor"])
+def test_a_length_that_the_shape_or_a_table_refuses_changes_nothing(lr: object) -> None:
+    def short(update: float, steps: float) -> float:
+        if steps > 100:
+            raise ValueError("too long for me")
+        return update / steps
+
+    for mode, steps in (("linear", 2_000_000), (short, 200)):
+        param = Parameter(torch.zeros(1))
+        param.grad = torch.ones(1)
+        warmed = Warmed(torch.optim.SGD([param], lr=lr), steps=4, mode=mode)
+        warmed.step()
+        before = str(warmed.state_dict())
+        if mode == "linear" and isinstance(lr, float):
+            continue  # nothing refuses it
+        with pytest.raises(ValueError, match=r"steps must be at most|too long"):
+            warmed.rewarm(steps)
+        assert str(warmed.state_dict()) == before
+        assert warmed.factors == [0.5]
+
+
+def test_the_groups_may_come_from_a_generator() -> None:
+    _, optimizer = sgd()
+    warmed = Warmed(optimizer, steps=2)
+    while not warmed.done:
+        warmed.step()
+    warmed.rewarm(groups=(index for index in range(1)))  # type: ignore[arg-type]
+    assert warmed.factors == [0.5]

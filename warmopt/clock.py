@@ -87,7 +87,7 @@ class Clock:
         self.schedule = schedule
         self._optimizer = optimizer
         self._ramps: dict[Any, Ramp] = {}  # kept: a captured graph reads its table
-        taken = optimizer.defaults
+        taken = getattr(optimizer, "defaults", {})
         self.steps_key = "warmopt_steps" if "warmup_steps" in taken else "warmup_steps"
         self.start_key = "warmopt_start" if "warmup_start" in taken else "warmup_start"
 
@@ -142,6 +142,16 @@ class Clock:
             group.update(new)
             for key in ADAPTIVE_STATE:
                 group.pop(key, None)
+
+    def rehearse_restart(self, group: Group, steps: float | None) -> None:
+        """Raises ValueError where a checked group cannot be begun anew."""
+        rehearsal = dict(group)
+        if isinstance(rehearsal.get(UPDATES), Tensor):
+            rehearsal[UPDATES] = rehearsal[UPDATES].clone()
+        self.restart(rehearsal, steps)
+        self.enrol(rehearsal)
+        if ramp := self.ramp(rehearsal):
+            ramp.factor(1)  # a function as mode may refuse
 
     def read(self, group: Group) -> tuple[float, float, float]:
         """Returns what the factor of a warming group's next update follows from.

@@ -86,7 +86,8 @@ def check_coupling(optimizer: Optimizer) -> None:
     for pattern, harm, remedy in _REFUSED:
         if re.search(pattern, known, re.MULTILINE):
             raise ValueError(f"{name} must not be wrapped: it {harm}. {remedy}.")
-    if any(group.get("warmup", 0) for group in optimizer.param_groups):
+    options = getattr(optimizer, "defaults", {})  # some wrappers have none
+    if any(g.get("warmup", 0) for g in optimizer.param_groups if "warmup" in options):
         raise ValueError(
             f"{name} must not be wrapped with warmup > 0: until then it sets its step "
             "by itself, whatever the LR. Build it with warmup=0."
@@ -96,7 +97,7 @@ def check_coupling(optimizer: Optimizer) -> None:
         for pattern, harm, remedy in _WARNED
         if re.search(pattern, known, re.MULTILINE)
     ]
-    if getattr(optimizer, "_rectify", optimizer.defaults.get("rectify", False)):
+    if getattr(optimizer, "_rectify", options.get("rectify", False)):
         harms.append((_RECTIFIES, "Build it with rectify=False"))
     if "ScheduleFree" in known and any(
         group.get("warmup_steps", 0) for group in optimizer.param_groups
@@ -141,5 +142,5 @@ def check_first_lr(optimizer: Optimizer, group: dict[str, Any]) -> None:
             f"The first update runs at LR {lr:g}, below the initial_lr {initial:g} "
             "that a scheduler has set, and the warmup lowers it further. If the "
             "scheduler warms up too, let only one of them do it.",
-            stacklevel=5,
+            stacklevel=6,
         )

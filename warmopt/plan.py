@@ -53,8 +53,11 @@ class Plan:
         is_fresh: bool,
     ) -> None:
         self._optimizer, self._clock, self._pools = optimizer, clock, pools
-        self._momentum_start, self._is_fresh = momentum_start, is_fresh
+        self._momentum_start = momentum_start
         self.groups = list(optimizer.param_groups)
+        # As long as no group has been stepped; a tensor would have to be waited for.
+        counts = [group.get(UPDATES, 0) for group in self.groups]
+        self._is_fresh = is_fresh and not any(c for c in counts if type(c) is int)
         self.floats: list[tuple[Ramp, list[Group]]] = []
         self.tensors: list[tuple[Group, Ramp]] = []
         shared: dict[int, Ramp | None] = {}  # one object for all that warm alike
@@ -137,7 +140,7 @@ class Plan:
                             return False
                     at, factor = update, ramp.formula(update, ramp.steps, ramp.start)
                     if update == 1 and self._is_fresh:
-                        check_first_lr(self._optimizer, group)
+                        self._check_first_lrs()
                 base, params = group["lr"], group["params"]
                 if not base or (params and not params[0].requires_grad):
                     update = update if base and not _is_frozen(params) else 0
@@ -151,6 +154,12 @@ class Plan:
         if self._momentum_start is not None:
             self._scale_momentum(self._momentum_start, scaled)
         return True
+
+    def _check_first_lrs(self) -> None:
+        firsts = [groups[0] for _, groups in self.floats]
+        self._is_fresh = not any(group["lr"] for group in firsts)
+        for group in firsts:
+            check_first_lr(self._optimizer, group)
 
     def _scale_tensors(self, scaled: Scaled) -> None:
         for group, ramp in self.tensors:

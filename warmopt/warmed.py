@@ -44,7 +44,7 @@ class _Memo:
 
     def __init__(self) -> None:
         self.plan: Plan
-        self.is_fresh = True  # never told to warm again
+        self.is_fresh = True  # never told to warm again, nor loaded
         self.groups_done: int  # how many there are, once the warmup of all is over
         self.pools: list[Pool] = []  # of groups whose second moment is read
         self.last: Scaled = []  # of the last step, for get_last_lr
@@ -222,7 +222,7 @@ class Warmed(Optimizer):
         if args or kwargs:
             args, kwargs = self._with_closure_at_base_lr(args, kwargs, scaled)
         try:
-            if any(plan.hooks):
+            if any(plan.hooks) and getattr(wrapped.step, "hooked", False):
                 result = self._step_inside_hooks(run, args, kwargs, scaled)
             else:
                 if not plan.scale(wrapped.param_groups, scaled):
@@ -234,6 +234,8 @@ class Warmed(Optimizer):
         plan, found_inf = memo.plan, memo.found_inf
         restore(scaled, found_inf is None)
         if plan.ends or plan.is_watched or found_inf is not None:
+            if scaled:  # else it was done before the hooks
+                plan.count_tensors(found_inf)
             self._after_step()
         return result
 
@@ -242,6 +244,7 @@ class Warmed(Optimizer):
     step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
 
     def _scale(self, scaled: Scaled) -> None:
+        self._memo.last = scaled  # it may have been forgotten meanwhile
         if not self._memo.plan.scale(self.wrapped.param_groups, scaled):
             self._scale_anew(scaled)
 
@@ -261,9 +264,10 @@ class Warmed(Optimizer):
         """The step where it has hooks, which are user code: they run at the base LR.
 
         So the LR is scaled by the last hook before the step, and put back by the first
-        one after it. A class whose step calls that of its parent runs its hooks twice.
+        one after it, which also counts the update. A class whose step calls that of its
+        parent runs its hooks twice.
         """
-        wrapped, depth = self.wrapped, 0
+        wrapped, memo, depth = self.wrapped, self._memo, 0
 
         def enter(*_: Any) -> None:
             nonlocal depth
@@ -275,8 +279,9 @@ class Warmed(Optimizer):
             nonlocal depth
             depth -= 1
             if depth == 0:
-                restore(scaled)
-                self._memo.last = scaled[:]
+                restore(scaled, memo.found_inf is None)
+                memo.plan.count_tensors(memo.found_inf)
+                memo.last = scaled[:]
                 scaled.clear()
 
         handles = (
@@ -286,13 +291,10 @@ class Warmed(Optimizer):
         # torch lets only other kinds of hooks be prepended.
         wrapped._optimizer_step_post_hooks.move_to_end(handles[1].id, last=False)  # type: ignore[attr-defined]
         try:
-            result = run(*args, **kwargs)
+            return run(*args, **kwargs)
         finally:
             for handle in handles:
                 handle.remove()
-        if self._memo.found_inf is None:
-            count(self._memo.last)
-        return result
 
     def _with_closure_at_base_lr(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], scaled: Scaled
@@ -321,7 +323,6 @@ class Warmed(Optimizer):
     def _after_step(self) -> None:
         """What there is to do after a step but seldom, or in adaptive mode."""
         memo, plan, found_inf = self._memo, self._memo.plan, self._memo.found_inf
-        plan.count_tensors(found_inf)
         if found_inf is not None and plan.floats:
             memo.uncounted = HostCopy(found_inf), memo.last
             if not found_inf.is_cuda or any(p.is_collective for p in memo.pools):
@@ -353,10 +354,16 @@ class Warmed(Optimizer):
     def _enrol_groups(self) -> Plan:
         """Starts the clocks of new groups, and makes the plan of the next steps."""
         memo, clock, wrapped = self._memo, self._clock, self.wrapped
+        seen: set[int] = set()
         for group in wrapped.param_groups:
             if DONE not in group:
                 clock.check_new(group, "a new param group")
             clock.enrol(group)
+            for key in (UPDATES, DONE):
+                # A copied group has the tensors of the other one.
+                if id(own := group.get(key)) in seen and isinstance(own, Tensor):
+                    group[key] = own.clone()
+                seen.add(id(own))
         memo.pools = self._formed_pools()
         memo.plan = Plan(
             wrapped, clock, memo.pools, self._momentum_start, memo.is_fresh
@@ -418,6 +425,7 @@ class Warmed(Optimizer):
         live = self.wrapped.param_groups
         chosen = dict(enumerate(live))
         if groups is not None:
+            groups = list(groups)
             allowed = range(-len(live), len(live))
             if wrong := [index for index in groups if index not in allowed]:
                 raise IndexError(
@@ -429,6 +437,7 @@ class Warmed(Optimizer):
             steps = self._clock.schedule.checked_steps("steps", steps)
         for index, group in chosen.items():
             self._clock.check(group, f"param group {index}")
+            self._clock.rehearse_restart(group, steps)
         self._settle()  # the last update belongs to the warmup before
         for group in chosen.values():
             self._clock.restart(group, steps)
@@ -500,16 +509,18 @@ class Warmed(Optimizer):
             return object.__getattribute__(self, name)
         return getattr(self.wrapped, name)
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
+    def zero_grad(self, *args: Any, **kwargs: Any) -> None:
         """Resets the gradients of the wrapped optimizer's parameters."""
-        self.wrapped.zero_grad(set_to_none)
+        self.wrapped.zero_grad(*args, **kwargs)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The wrapped optimizer's state dict; its param groups hold the warmup."""
         self._settle()  # a hook does the same, but not every class runs them
-        return self.wrapped.state_dict()
+        return self.wrapped.state_dict(*args, **kwargs)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(
+        self, state_dict: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
         """Loads a state dict, of a warmed or a bare optimizer, and goes on from there.
 
         Never warms again: see `rewarm`. A bare optimizer's leaves the warmup where it
@@ -522,7 +533,8 @@ class Warmed(Optimizer):
                 was begun with another mode. Nothing has been loaded then.
         """
         # Hooks do the same, but not every class runs them.
-        self.wrapped.load_state_dict(self._before_load(state_dict))
+        loaded = self._before_load(state_dict)
+        self.wrapped.load_state_dict(loaded, *args, **kwargs)
         self._after_load()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -546,6 +558,7 @@ class Warmed(Optimizer):
 
     def _after_load(self) -> None:
         self._memo.last, self._memo.pools, self._memo.uncounted = [], [], None
+        self._memo.is_fresh = False
         self._enrol_groups()
 
 
