@@ -17,7 +17,8 @@ from unittest import mock
 import pytest
 import torch
 from torch import distributed, nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.optim import Optimizer
 
 from tests.engines import LONG, Wrap, build, train, warmed_of
@@ -350,3 +351,20 @@ def check_questions(kind: str) -> int:
 def test_a_question_is_no_collective(groups: dict[int, Ranks], kind: str) -> None:
     """So that one rank may ask alone, as for a log."""
     assert alike(groups[2].run(check_questions, kind)) == 0
+
+
+def check_crossed_meshes() -> str:
+    """Two parameters, each on a dimension of its own of a mesh of 2 x 2 ranks."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))
+    params = [
+        nn.Parameter(distribute_tensor(torch.zeros(4), mesh[name], [Shard(0)]))
+        for name in ("data", "tensor")
+    ]
+    with pytest.raises(ValueError, match="params must lie on one mesh") as refused:
+        adaptive(torch.optim.Adam(params))
+    return type(refused.value).__name__
+
+
+def test_meshes_that_cross_are_refused(groups: dict[int, Ranks]) -> None:
+    """A sum over one of them has not all ranks in it: they would not decide alike."""
+    assert groups[4].run(check_crossed_meshes) == ["ValueError"] * 4

@@ -43,6 +43,7 @@ def test_preview_draws_in_the_terminal() -> None:
         ("--steps 0.05 --total-steps 2000 --offset 3", "linear, 103 updates"),
         ("--steps 5 --mode exponential --start 0.1", "exponential, 5 updates"),
         ("--steps 0", "linear, 0 updates"),
+        ("--epochs 0.29 --batches 100", "linear, 29 updates"),
         ("--mode radam --beta2 0.9", "radam, 382 updates"),
         ("--mode untuned_linear", "untuned_linear, 2000 updates"),
     ],
@@ -69,6 +70,10 @@ def test_preview_saves_a_picture(tmp_path: Path) -> None:
         ("--mode radam --beta2 0.5", "needs beta2 > 0.6"),
         ("--epochs 2", "--epochs goes with --batches"),
         ("--epochs 2 --batches 10 --steps 10", "not with --steps"),
+        ("--steps 10 --lr nan", "lr must be a finite number, got nan"),
+        ("--steps 99999999999", "steps must be at most 10000000 to be drawn"),
+        ("--steps 10 --output missing/x.png", "missing must be a folder that exists"),
+        ("--steps 10 --output x.xyz", "x.xyz must end in one of"),
     ],
 )
 def test_preview_tells_what_is_wrong(arguments: str, message: str) -> None:
@@ -76,6 +81,12 @@ def test_preview_tells_what_is_wrong(arguments: str, message: str) -> None:
     assert result.exit_code == 2
     told = " ".join(result.output.replace("│", " ").split())
     assert message in told
+
+
+def test_demo_does_not_train_for_a_picture_that_it_cannot_save() -> None:
+    result = runner.invoke(app, ["demo", "--output", "missing/demo.png"])
+    assert result.exit_code == 2
+    assert "missing must be a folder" in " ".join(result.output.split())
 
 
 def test_demo_trains_prints_a_table_and_saves_the_curves(tmp_path: Path) -> None:

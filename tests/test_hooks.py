@@ -187,6 +187,25 @@ def test_a_checkpoint_that_a_hook_takes_is_of_the_update_that_was_done() -> None
     assert resumed.factors == warmed.factors == [0.5]
 
 
+@pytest.mark.parametrize("lr", [1.0, torch.tensor(1.0)], ids=["float", "tensor"])
+def test_an_update_counts_though_a_hook_after_it_fails(lr: Any) -> None:
+    """It was done: the parameters have moved."""
+    param = Parameter(torch.zeros(1))
+    warmed = Warmed(torch.optim.SGD([param], lr=lr), steps=4)
+
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    handle = warmed.register_step_post_hook(fail)
+    param.grad = torch.ones(1)
+    with pytest.raises(ZeroDivisionError):
+        warmed.step()
+    handle.remove()
+    assert param.item() == -0.25
+    assert warmed.param_groups[0]["lr"] == 1.0
+    assert warmed.factors == [0.5]
+
+
 def test_where_no_hook_can_run_the_lr_is_scaled_all_the_same() -> None:
     """A step that the user has put in place of the class's, and hooks of others."""
     from torch.optim.optimizer import register_optimizer_step_post_hook

@@ -170,8 +170,10 @@ class Sequences(RuleBasedStateMachine):
         before = copy.deepcopy(self.warmed.state_dict())
         group = self.warmed.param_groups[which % len(self.model)]
         nesterov = group.pop("nesterov") if where == "step" else False
-        hook = self.fail if where == "hook" else self.look
-        handle = self.warmed.register_step_post_hook(hook)
+        if where == "hook":
+            handle = self.warmed.register_step_pre_hook(self.fail)
+        else:
+            handle = self.warmed.register_step_post_hook(self.look)
         with pytest.raises((ZeroDivisionError, KeyError)):
             self.warmed.step(self.fail if where == "closure" else None)
         handle.remove()

@@ -6,6 +6,7 @@ Needs the extra `warmopt[cli]`.
 from __future__ import annotations
 
 import ast
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,8 @@ from warmopt.trace import replay as replayed
 
 __all__ = ["app"]
 
+MOST_SHOWN = 10**7  # updates
+
 app = typer.Typer(
     help="Learning rate warmup for any torch optimizer.",
     no_args_is_help=True,
@@ -32,10 +35,26 @@ app = typer.Typer(
 )
 
 
+def _checked_output(path: Path | None) -> Path | None:
+    """Refused before anything is trained or drawn, not after."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    if path is not None:
+        known = FigureCanvasBase.get_supported_filetypes()
+        if path.suffix.removeprefix(".") not in known:
+            raise typer.BadParameter(f"{path} must end in one of {', '.join(known)}.")
+        if not path.parent.is_dir():
+            raise typer.BadParameter(f"{path.parent} must be a folder that exists.")
+    return path
+
+
 @app.command()
 def demo(
     output: Annotated[
-        Path, typer.Option(help="Where to save the picture of the curves.")
+        Path,
+        typer.Option(
+            help="Where to save the picture of the curves.", callback=_checked_output
+        ),
     ] = Path("demo.png"),
     seed: Annotated[int, typer.Option(help="Of the parameters and the batches.")] = 0,
     updates: Annotated[int, typer.Option(min=1, help="Length of each run.")] = UPDATES,
@@ -110,14 +129,18 @@ def preview(
     ] = 0.999,
     lr: Annotated[float, typer.Option(help="Base learning rate.")] = 1.0,
     output: Annotated[
-        Path | None, typer.Option(help="Picture to save; the terminal if left out.")
+        Path | None,
+        typer.Option(
+            help="Picture to save; the terminal if left out.", callback=_checked_output
+        ),
     ] = None,
 ) -> None:
     """Draw the factor and the effective LR of a warmup, without training."""
     if epochs is not None:
         if steps is not None or batches is None:
             raise typer.BadParameter("--epochs goes with --batches, not with --steps.")
-        steps = epochs * batches // accumulation
+        # Floats: 0.29 x 100 is a little less than 29.
+        steps = round(epochs * batches, 6) // accumulation
     if steps is not None and steps.is_integer():
         steps = int(steps)
     try:
@@ -127,6 +150,10 @@ def preview(
         # An endless approach to 1 is cut where there is no more to be seen.
         shown = min(schedule.last_update(length), round(5 * length) + offset)
         shown += max(1, shown // 10)
+        if shown > MOST_SHOWN:
+            raise ValueError(f"steps must be at most {MOST_SHOWN} to be drawn.")
+        if not math.isfinite(lr):
+            raise ValueError(f"lr must be a finite number, got {lr}.")
         factors = [
             schedule.factor(update, length, schedule.start)
             for update in range(1, shown + 1)

@@ -24,7 +24,7 @@ from warmopt.group_lr import Group
 from warmopt.on_device import HostCopy
 from warmopt.readings import median_variance, statistics
 from warmopt.samples import Samples
-from warmopt.sampling import coordinates, mesh_of
+from warmopt.sampling import coordinates, whole_mesh
 from warmopt.second_moments import beta2
 
 __all__ = ["Probe"]
@@ -57,9 +57,7 @@ class Probe:
         self._optimizer, self.every = optimizer, every
         self._groups, self._process_group = groups, process_group
         params = [(param, group) for group in groups for param in group["params"]]
-        meshes = [m for p, _ in params if (m := mesh_of(p)) is not None]
-        # The largest, where others are a part of it; the first of equal ones.
-        self._mesh = max(meshes, key=lambda mesh: int(mesh.size()), default=None)
+        self._mesh = whole_mesh([param for param, _ in params])
         device = next((param.device for param, _ in params), torch.device("cpu"))
         sizes, self._first_row = [param.numel() for param, _ in params], 0
         if process_group is not None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["coordinates", "is_counted_here", "mesh_of", "sampler"]
+__all__ = ["coordinates", "is_counted_here", "mesh_of", "sampler", "whole_mesh"]
 
 CHUNK = 16
 
@@ -62,6 +62,26 @@ def mesh_of(values: Any) -> Any:
     if module is None or not isinstance(values, module.DTensor):
         return None
     return values.device_mesh
+
+
+def whole_mesh(params: Iterable[Tensor]) -> Any:
+    """The mesh that all DTensors lie on, or on parts of it; None where there is none.
+
+    Raises:
+        ValueError: No mesh has all ranks in it.
+    """
+    meshes = dict.fromkeys(m for p in params if (m := mesh_of(p)) is not None)
+    ranks = {mesh: set(mesh.mesh.flatten().tolist()) for mesh in meshes}
+    # The first of equal ones.
+    whole = max(meshes, key=lambda mesh: len(ranks[mesh]), default=None)
+    for mesh in meshes:
+        if not ranks[mesh] <= ranks[whole]:
+            raise ValueError(
+                "params must lie on one mesh, or on parts of it, for their second "
+                f"moments to be read, got {mesh} and {whole}. Give each an optimizer "
+                "of its own, or use mode='linear'."
+            )
+    return whole
 
 
 def is_counted_here(values: Any, whole: Any) -> bool:

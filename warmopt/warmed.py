@@ -202,7 +202,8 @@ class Warmed(Optimizer):
         """Runs the wrapped optimizer's `step`, at the effective LR while warming.
 
         Args, return value and grad mode are the wrapped optimizer's. A closure sees
-        the base LR. After an exception, LR and count are what they were.
+        the base LR. After an exception, LR and count are what they were; but an update
+        counts that was done before a hook after it has failed.
         """
         self._opt_called = True  # for the order check of torch's schedulers
         wrapped, memo = self.wrapped, self._memo
