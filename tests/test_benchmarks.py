@@ -371,7 +371,7 @@ def test_a_compiled_step_is_measured(tmp_path: Path) -> None:
     [path] = tmp_path.glob("*.json")
     found = read(path)
     assert not found["skipped"]
-    assert len(found["rows"]) == 5
+    assert len(found["rows"]) == 6
     assert all(row["operators"] is None for row in found["rows"])
 
 

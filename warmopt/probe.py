@@ -113,16 +113,15 @@ class Probe:
             for one, own in zip(saved, mine, strict=True):
                 if not isinstance(one, Tensor) or one.numel() != own.numel():
                     return
-        every = [latest[:3].tolist() for _, latest in windows]
-        if any(str(each) != str(every[0]) for each in every):
+        found = [latest.reshape(-1) for _, latest in windows]
+        if len({str(latest[:3].tolist()) for latest in found}) > 1:
             return  # they were not judged together
         window, _, count = self.ring.shape
-        rings = [ring.view(window, -1, count) for ring, _ in windows if ring.numel()]
+        rings = [r.reshape(window, -1, count) for r, _ in windows if r.numel()]
         if not rings:
             return
         self.ring.copy_(torch.cat(rings, dim=1))
-        self.latest[:3] = windows[0][1][:3]
-        self.latest[3:] = torch.cat([latest[3:] for _, latest in windows])
+        self.latest.copy_(torch.cat([found[0][:3], *(latest[3:] for latest in found)]))
         if not self._in_full:  # only the first is kept up to date
             self.latest[1:] = math.nan
         self._share()
