@@ -85,16 +85,21 @@ writes is kept. timm's scheduler, which writes an LR and is done, is cheaper for
 reason, and so is a naive subclass at 100 groups. After the warmup it is 27 bytecodes,
 at any number of groups.
 
-**A reading** in adaptive mode was to take 3.5 % of a step, amortised, at a million
-parameters in 161 tensors (`resnet50/4`). It is sixteen small operators, with a `cat` of
-a chunk or more of every tensor, and one of the age of every parameter; each finds its
-code and data out of the cache, since the optimizer has just walked through all of its
-state. Taken apart once, by hand, at a million parameters: of 0.5 ms, the statistic
-takes 0.13, the ages 0.12, the chunks 0.09, the look whether the state is still made of
-the same tensors and the last result's way to Python 0.03 each. The ages are what
-corrects the bias of each parameter by its own updates, and no host can know them
-without a look. The more parameters, or the longer `every`, the smaller the share.
-Between readings nothing is looked at; after the warmup it is nothing.
+**A reading** in adaptive mode was to take, amortised, 3.5 % of a step at a million
+parameters in 161 tensors (`resnet50/4`), 0.4 % at 25 million (`resnet50`), 0.15 % at
+124 million (`gpt2`). At a million it is about a tenth. Of the large ones, what was
+measured is not told from the noise of their controls, which is several per cent; half a
+millisecond for a reading would be 0.5 % and 0.1 %. It is sixteen small operators, with
+a `cat` of a chunk or more of every tensor, and one of the age of every parameter; each
+finds its code and data out of the cache, since the optimizer has just walked through
+all of its state. Taken apart once, by hand, at a million parameters: of 0.5 ms, the
+statistic takes 0.13, the ages 0.12, the chunks 0.09, the look whether the state is
+still made of the same tensors and the last result's way to Python 0.03 each. (That look
+has become longer since, by 0.05 to 0.1 ms: it sees frozen and exchanged parameters and
+other betas too.) The ages are what corrects the bias of each parameter by its own
+updates, and no host can know them without a look. The more parameters, or the longer
+`every`, the smaller the share. Between readings nothing is looked at; after the warmup
+it is nothing.
 
 **On a device** a reading was to be eight kernels. It is as many as it has operators,
 or more; it was not run there yet.
