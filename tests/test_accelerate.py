@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,17 @@ def test_update_that_the_scaler_skips_is_not_counted(fused: bool) -> None:
         assert used == used_lrs(BATCHES - 1)
 
 
+def in_two_processes(report: Callable[[], None]) -> str:
+    """What a function of this module prints, run in both."""
+    name = report.__name__
+    return run_python(
+        "import torch; torch.set_num_threads(1)\n"
+        "from accelerate import debug_launcher\n"
+        f"from tests.test_accelerate import {name}\n"
+        f"debug_launcher({name}, num_processes=2)"
+    )
+
+
 def report() -> None:
     """What each of the processes does: the first prints the LRs that all stepped at."""
     from accelerate import Accelerator
@@ -121,12 +132,7 @@ def report() -> None:
 
 def test_two_processes_do_not_warm_twice_as_fast() -> None:
     """accelerate moves the scheduler twice an update then, and its warmup with it."""
-    printed = run_python(
-        "import torch; torch.set_num_threads(1)\n"
-        "from accelerate import debug_launcher\n"
-        "from tests.test_accelerate import report\n"
-        "debug_launcher(report, num_processes=2)"
-    )
+    printed = in_two_processes(report)
     expected = [LR * decay(2 * update) * factor(update) for update in range(BATCHES)]
     assert json.loads(printed) == [expected, expected]
 
@@ -161,12 +167,7 @@ def report_sharded() -> None:
 
 def test_what_it_shards_after_wrapping_is_read_as_shards() -> None:
     """It puts the shards into the groups of the wrapped optimizer."""
-    printed = run_python(
-        "import torch; torch.set_num_threads(1)\n"
-        "from accelerate import debug_launcher\n"
-        "from tests.test_accelerate import report_sharded\n"
-        "debug_launcher(report_sharded, num_processes=2)"
-    )
+    printed = in_two_processes(report_sharded)
     first, second = json.loads(printed)
     assert first == second
     is_sharded, updates, reason, drifts = first

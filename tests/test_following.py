@@ -15,6 +15,7 @@ import torch
 from torch.nn import Parameter
 from torch.optim import Adam
 
+from tests.adaptive import never
 from warmopt import Adaptive, Trace, Warmed
 from warmopt.criteria import InverseRootVariance, Reading, UpdateRMS
 from warmopt.trace import replay
@@ -24,10 +25,6 @@ Meanwhile = Callable[[Warmed, int], None]
 
 def nothing(warmed: Warmed, done: int) -> None:
     """Happens between the updates."""
-
-
-def never(_: Reading) -> bool:
-    return False
 
 
 def is_full(reading: Reading) -> bool:

@@ -42,7 +42,7 @@ DONE = "warmup_done"  # bool: the warmup of the group is over, for good
 MODE = "warmup_mode"  # str: name of the mode
 LENGTH = "warmup_length"  # number of updates, from beta2 or rewarm(); 0 if from neither
 STATE = (UPDATES, DONE, MODE, LENGTH)
-# In adaptive mode also these; the last three are None of a process group.
+# In adaptive mode also these; the last three not where there is a `process_group`.
 FAST = "warmup_fast"  # int: of the updates done, those at the fast pace
 SETTLED = "warmup_settled"  # bool: whether the next update is at the fast pace
 RING = "warmup_ring"  # float tensor: the window of samples, see `Probe`
@@ -149,8 +149,11 @@ class Clock:
         if isinstance(rehearsal.get(UPDATES), Tensor):
             rehearsal[UPDATES] = rehearsal[UPDATES].clone()
         self.restart(rehearsal, steps)
-        self.enrol(rehearsal)
-        if ramp := self.ramp(rehearsal):
+        self._rehearse(rehearsal)
+
+    def _rehearse(self, copied: Group) -> None:
+        self.enrol(copied)  # finds beta2, where it is needed
+        if ramp := self.ramp(copied):
             ramp.factor(1)  # a function as mode may refuse
 
     def read(self, group: Group) -> tuple[float, float, float]:
@@ -242,10 +245,7 @@ class Clock:
                 "it: build the optimizer with an lr."
             )
         self.check(group, name)
-        rehearsal = dict(group)
-        self.enrol(rehearsal)  # finds beta2, where it is needed
-        if ramp := self.ramp(rehearsal):
-            ramp.factor(1)  # a function as mode may refuse
+        self._rehearse(dict(group))
 
     def check(self, group: Group, name: str) -> None:
         """Raises TypeError or ValueError where a key of ours holds what it may not."""

@@ -8,15 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from warmopt.adaptive import Adaptive
-from warmopt.clock import (
-    EVERY,
-    FAST,
-    LATEST,
-    RING,
-    SETTLED,
-    UPDATES,
-    Clock,
-)
+from warmopt.clock import EVERY, FAST, LATEST, RING, SETTLED, UPDATES, Clock
 from warmopt.criteria import Criterion, InverseRootVariance, Reading
 from warmopt.group_lr import Group
 from warmopt.probe import Probe
@@ -28,8 +20,8 @@ __all__ = ["Pool"]
 class Pool:
     """Takes readings for some groups, and sets their pace if the mode is adaptive.
 
-    What decides is kept in the groups (`warmup_fast`, `warmup_settled`; the window in
-    the first), so that a resumed run goes on as if it had not stopped. With a
+    What decides is kept in the groups (`warmup_fast`, `warmup_settled`, the window of
+    each), so that a resumed run goes on as if it had not stopped. With a
     `process_group` the window is not kept, and fills anew.
     """
 

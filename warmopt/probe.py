@@ -149,11 +149,13 @@ class Probe:
         Raises:
             ValueError: The optimizer keeps no second moment.
         """
+        takes_one = update % self.every == 0 and bool(self._sizes)
         if not self.samples.found:
             self.samples.look_up()
-        if update % self.every or not self._sizes:
+        elif takes_one:
+            self.samples.refresh()
+        if not takes_one:
             return None
-        self.samples.refresh()
         before = None if self._pending is None else self._read(*self._pending)
         self._take(update)
         return before

@@ -56,6 +56,7 @@ class Samples:
         may_be_none: bool,
     ) -> None:
         self._optimizer, self._params = inner(optimizer), params
+        self._decay_key = decay_key(self._optimizer)
         self.params = [param for param, _ in params]
         self._groups = list({id(group): group for _, group in params}.values())
         self._second_moment, self._may_be_none = second_moment, may_be_none
@@ -72,7 +73,7 @@ class Samples:
         self._entries: list[dict[str, Any]] = []
         self._length = 0
         self._trainable: list[bool] = []
-        self._expected: tuple[list[Any], ...] = ([], [], [])
+        self._expected: tuple[tuple[Any, ...], ...] = ((), (), ())
         self._options: list[Any] = []
         self._decays: list[float | None] = []
 
@@ -152,17 +153,14 @@ class Samples:
         self._entries = [state.get(param) or {} for param in self.params]
         self._length = sum(map(len, self._entries))
         self._trainable = [param.requires_grad for param in self.params]
-        self._expected = [], [], []
+        expected: list[tuple[dict[str, Any], str, Any]] = []
         for param, moment in self.found.items():
-            seen = {moment.kind: moment.values, "step": moment.age}
+            seen = [(moment.kind, moment.values), ("step", moment.age)]
             if moment.momentum is not None and "momentum" in self._kinds:
-                seen["exp_avg"] = moment.momentum
-            for found, each in zip(
-                self._expected,
-                ([state.get(param) or {}] * len(seen), seen, seen.values()),
-                strict=True,
-            ):
-                found.extend(each)
+                seen.append(("exp_avg", moment.momentum))
+            entry = state.get(param) or {}
+            expected += ((entry, key, value) for key, value in seen)
+        self._expected = tuple(zip(*expected, strict=True)) or ((), (), ())
 
     def _note_ages(self) -> None:
         moments = map(self.found.get, self.params)
@@ -187,11 +185,10 @@ class Samples:
 
     def _options_now(self) -> list[Any]:
         """What the decays follow from."""
-        key = decay_key(self._optimizer)
         return [
             option
             for group in self._groups
-            for option in (*(group.get("betas") or ()), group.get(key))
+            for option in (*(group.get("betas") or ()), group.get(self._decay_key))
         ]
 
     def _decays_now(self) -> list[float | None]:
