@@ -11,7 +11,7 @@ from sphinx.pycode import ModuleAnalyzer
 from typer.cli import get_docs_for_click
 
 from warmopt import __version__
-from warmopt.cli import app as commands
+from warmopt._tools.cli import app as commands
 
 project = "warmopt"
 author = project_copyright = "The warmopt authors"

@@ -10,9 +10,9 @@ from torch.nn import Parameter
 from torch.optim import SGD, AdamW, lr_scheduler
 
 from warmopt import Adaptive, Trace, Warmed
+from warmopt._groups.schedule import Schedule
+from warmopt._tools.plots import save_curves
 from warmopt.criteria import Drift, UpdateRMS
-from warmopt.plots import save_curves
-from warmopt.schedule import Schedule
 from warmopt.shapes import MODES
 
 HERE = Path(__file__).parent

@@ -8,9 +8,9 @@ from torch.nn import Parameter
 
 from tests.optimizers import ROWS
 from warmopt import Warmed
+from warmopt._groups.schedule import Schedule
 from warmopt.adaptive import Adaptive
 from warmopt.criteria import Reading
-from warmopt.schedule import Schedule
 from warmopt.shapes import MODES
 from warmopt.trace import Trace
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from warmopt._measure.statistics import statistics
 from warmopt.criteria import Reading
-from warmopt.readings import statistics
 
 
 def averages(values: Tensor, beta: float) -> Tensor:

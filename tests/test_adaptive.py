@@ -14,9 +14,9 @@ from torch.nn import Parameter
 from tests.adaptive import ADAM, SHAPES, WAYS, always, never, run, walked, wrapped
 from tests.optimizers import ROWS, assert_same, snapshot
 from warmopt import Warmed
+from warmopt._groups.schedule import Schedule
 from warmopt.adaptive import Adaptive
 from warmopt.criteria import InverseRootVariance, Reading
-from warmopt.schedule import Schedule
 from warmopt.shapes import MODES
 from warmopt.trace import Trace
 
@@ -201,12 +201,12 @@ def test_scaled_gradients_give_the_same_decisions(name: str, power: int) -> None
 
 
 def test_after_the_end_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    from warmopt import probe
+    from warmopt._measure import window
 
     takes: list[int] = []
-    take = probe.Probe._take
+    take = window.Window._take
     monkeypatch.setattr(
-        probe.Probe, "_take", lambda self, u: (takes.append(u), take(self, u))
+        window.Window, "_take", lambda self, u: (takes.append(u), take(self, u))
     )
     warmed, params = wrapped(30, criterion=always, every=2, window=2)
     run(warmed, params, range(1, 40))

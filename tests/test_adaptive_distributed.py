@@ -24,8 +24,8 @@ from torch.optim import Optimizer
 from tests.engines import LONG, Wrap, build, train, warmed_of
 from tests.ranks import Ranks, alike
 from warmopt import Adaptive, Trace, Warmed
+from warmopt._measure.window import Window
 from warmopt.criteria import Drift, InverseRootVariance, NormRatio, Reading, UpdateRMS
-from warmopt.probe import Probe
 
 pytestmark = pytest.mark.xdist_group("ranks")
 
@@ -285,7 +285,7 @@ def check_unreduced() -> tuple[float, float, dict[str, Any]]:
     train(training, 1)
     values = optimizer.state[model[0].weight]["exp_avg_sq"]
     assert isinstance(values, DTensor)
-    with mock.patch.object(Probe, "_summed", lambda self, own: own):
+    with mock.patch.object(Window, "_summed", lambda self, own: own):
         found = check_run("fsdp2", fickle)
     return values.sum().item(), values.full_tensor().sum().item(), found
 

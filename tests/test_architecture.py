@@ -1,8 +1,12 @@
-"""Imports point down only, and `import warmopt` brings nothing but torch."""
+"""Imports point down the map only, and `import warmopt` brings nothing but torch.
+
+The map is the docstring of the package.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -10,29 +14,33 @@ import warmopt
 from tests.processes import run_python
 
 PACKAGE = Path(warmopt.__file__).parent
-
-# A module may import those on lower levels only.
-LEVELS = [
-    ["shapes", "criteria", "group_lr", "known_optimizers", "plots"],
-    ["on_device", "compiling", "couplings", "sampling", "second_moments"],
-    ["adaptive", "readings", "samples"],
-    ["schedule", "trace", "probe"],
-    ["clock"],
-    ["loading", "pool"],
-    ["plan"],
-    ["warmed"],
-    ["__init__"],
-    ["demo", "lightning", "transformers"],
-    ["cli"],
-    ["__main__"],
-]
-NEED_AN_EXTRA = {"cli", "plots", "lightning", "transformers"}
+NEED_AN_EXTRA = {"_tools.cli", "_tools.plots", "lightning", "transformers"}
 
 
-def imported(module: str) -> set[str]:
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+def on_the_map() -> list[str]:
+    """The modules, from the top down."""
+    modules = []
+    for room, names in re.findall(
+        r"^ {4}(?:(\w+): )?(\w+(?: \w+)*) {2,}\S", warmopt.__doc__ or "", re.MULTILINE
+    ):
+        modules += [f"{room}.{name}" if room else name for name in names.split()]
+    return modules
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+MODULES = {
+    module_of(path): path
+    for path in PACKAGE.rglob("*.py")
+    if path == PACKAGE / "__init__.py" or path.stem != "__init__"
+}
+
+
+def imported(path: Path) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -41,30 +49,33 @@ def imported(module: str) -> set[str]:
     return names
 
 
-def test_every_module_has_a_level() -> None:
-    known = {module for level in LEVELS for module in level}
-    assert known == {path.stem for path in PACKAGE.glob("*.py")}
+def test_every_module_is_on_the_map_once() -> None:
+    assert sorted(on_the_map()) == sorted(MODULES)
 
 
 def test_imports_point_down() -> None:
     below: set[str] = set()
-    for level in LEVELS:
-        for module in level:
-            ours = {n for n in imported(module) if n.split(".")[0] == "warmopt"}
-            assert ours <= {f"warmopt.{name}" for name in below}, module
-        below |= set(level)
+    for module in reversed(on_the_map()):
+        ours = {name for name in imported(MODULES[module]) if "warmopt" in name}
+        assert ours <= below, module
+        below |= {f"warmopt.{module}"}
+
+
+def test_a_room_that_is_not_a_module_holds_nothing() -> None:
+    for path in PACKAGE.glob("*/__init__.py"):
+        assert len(ast.parse(path.read_text()).body) == 1, path
 
 
 def test_only_the_optional_modules_import_more_than_torch() -> None:
-    for path in PACKAGE.glob("*.py"):
-        roots = {name.split(".")[0] for name in imported(path.stem)}
+    for module, path in MODULES.items():
+        roots = {name.split(".")[0] for name in imported(path)}
         allowed = {"warmopt", "torch", *sys.stdlib_module_names}
-        assert roots <= allowed or path.stem in NEED_AN_EXTRA, path.stem
+        assert roots <= allowed or module in NEED_AN_EXTRA, module
 
 
 def test_shapes_are_pure_of_torch() -> None:
-    for module in ("shapes", "schedule"):
-        assert "torch" not in {name.split(".")[0] for name in imported(module)}
+    for module in ("shapes", "_groups.schedule"):
+        assert "torch" not in {name.split(".")[0] for name in imported(MODULES[module])}
 
 
 def test_importing_adds_nothing_beyond_torch() -> None:

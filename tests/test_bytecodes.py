@@ -22,7 +22,7 @@ from benchmarks.contenders import Naive
 from benchmarks.devices import Cpu, count
 from tests.bytecodes import bytecodes
 from warmopt import Adaptive, Warmed
-from warmopt.schedule import ModeLike
+from warmopt.warmed import ModeLike
 
 BASELINE = Path(__file__).parent / "baselines" / "bytecodes.json"
 GROUPS = (1, 10, 100)

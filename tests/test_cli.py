@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from warmopt import Trace, Warmed, replay
 from warmopt import __main__ as entry
-from warmopt.cli import app
+from warmopt._tools.cli import app
 from warmopt.criteria import Drift, InverseRootVariance
 
 runner = CliRunner()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tests.streams import Stream
 from warmopt import shapes
+from warmopt._measure.statistics import statistics
 from warmopt.criteria import (
     CRITERIA,
     Criterion,
@@ -22,7 +23,6 @@ from warmopt.criteria import (
     Reading,
     UpdateRMS,
 )
-from warmopt.readings import statistics
 
 RAW = NormRatio(bias_correction=False)
 TWO_SIDED = NormRatio(orientation="two_sided")

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from warmopt.demo import WARMUPS, encoded_text, train
+from warmopt._tools.demo import WARMUPS, encoded_text, train
 
 
 def test_a_run_is_seeded() -> None:

@@ -14,15 +14,14 @@ import torch
 
 import warmopt
 from tests import what_works
-from tests.test_architecture import LEVELS
 from warmopt import Trace, Warmed
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 MODULES = ["warmopt"] + [
-    f"warmopt.{module.name}"
-    for module in pkgutil.iter_modules(warmopt.__path__)
-    if module.name != "__main__"
+    module.name
+    for module in pkgutil.walk_packages(warmopt.__path__, "warmopt.")
+    if not module.ispkg and module.name != "warmopt.__main__"
 ]
 
 
@@ -35,7 +34,8 @@ def test_the_examples_in_docstrings_run(name: str) -> None:
 
 def test_doctest_finds_the_examples() -> None:
     """Lest the test above passes over nothing."""
-    from warmopt import criteria, second_moments, shapes, warmed
+    from warmopt import criteria, shapes, warmed
+    from warmopt._optimizers import second_moments
 
     finder = doctest.DocTestFinder()
     for module, least in (
@@ -108,7 +108,7 @@ def test_the_commands_of_the_pages_run(
     """But the demo, which test_cli runs."""
     from typer.testing import CliRunner
 
-    from warmopt.cli import app
+    from warmopt._tools.cli import app
 
     monkeypatch.chdir(tmp_path)
     weight = torch.nn.Parameter(torch.zeros(1))
@@ -150,11 +150,16 @@ def test_every_public_name_is_documented() -> None:
                 assert value.__doc__, f"{name}.{public}"
 
 
-def test_the_page_on_the_design_has_every_module() -> None:
-    table = (DOCS / "design.md").read_text().partition("## To add")[0]
-    named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.M)))
-    levels = [module for level in LEVELS for module in level if module != "__init__"]
-    assert sorted(named) == sorted(levels)
+def test_the_page_on_the_design_shows_the_map() -> None:
+    """The docstring of the package, where it is kept."""
+    page = (DOCS / "design.md").read_text()
+    ((file, after, before),) = re.findall(
+        r"```{literalinclude} (\S+)\n:start-after: (.*)\n:end-before: '(.*)'\n", page
+    )
+    source = (DOCS / file).read_text()
+    shown = source.partition(after)[2].partition(before)[0]
+    assert "_update: " in shown
+    assert shown in warmopt.__doc__
 
 
 def test_the_page_of_what_works_has_the_rows_of_its_table() -> None:

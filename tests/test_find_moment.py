@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from tests import optimizers
 from warmopt import Warmed
-from warmopt.second_moments import (
+from warmopt._optimizers.second_moments import (
     Moment,
     beta2,
     check_has_second_moment,

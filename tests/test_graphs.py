@@ -59,7 +59,7 @@ class StandInGraph(TorchDispatchMode):
 def capturing(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
     """Whether a capture is going on, as `Warmed` is told; Adam then takes a CPU."""
     now = {"capturing": False}
-    monkeypatch.setattr("warmopt.plan.may_capture", lambda: True)
+    monkeypatch.setattr("warmopt._update.plan.may_capture", lambda: True)
     monkeypatch.setattr("warmopt.warmed.is_capturing", lambda: now["capturing"])
     for name in ("adam", "rmsprop", "nadam", "adamax"):
         module = sys.modules[f"torch.optim.{name}"]

@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.adaptive import SHAPES, WAYS, never, walked
+from warmopt._groups.schedule import Schedule
 from warmopt.adaptive import Adaptive
-from warmopt.schedule import Schedule
 
 
 def paced(schedule: Schedule, verdicts: list[bool]) -> tuple[list[float], bool]:

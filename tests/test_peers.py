@@ -13,7 +13,7 @@ from docs.coming_from import PAGE, page
 from tests.peers import LR, ROWS, Row, build
 from tests.reference import watch
 from warmopt import Warmed
-from warmopt.schedule import Schedule
+from warmopt._groups.schedule import Schedule
 
 LENGTHS = (1, 2, 3, 5, 10, 100, 1000)
 STEPPED = 100  # longer ones ask the schedule alone, to save time

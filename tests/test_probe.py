@@ -16,10 +16,10 @@ from torch.optim import Optimizer
 from tests.operators import Operators
 from tests.optimizers import ROWS
 from warmopt import Warmed
+from warmopt._measure.coordinates import coordinates, sampler
+from warmopt._measure.window import Window
 from warmopt.adaptive import Adaptive
 from warmopt.criteria import Drift
-from warmopt.probe import Probe
-from warmopt.sampling import coordinates, sampler
 from warmopt.trace import Trace
 
 CPU = torch.device("cpu")
@@ -314,7 +314,7 @@ def test_a_reading_is_few_small_operators(momentum: bool, most: int) -> None:
     for param in params:
         param.grad = torch.ones_like(param)
     optimizer.step()
-    probe = Probe(optimizer, optimizer.param_groups, 1, 5, in_full=momentum)
+    probe = Window(optimizer, optimizer.param_groups, 1, 5, in_full=momentum)
     probe.after(1)
     for update in range(2, 9):
         with Operators() as seen:
@@ -330,7 +330,7 @@ def test_between_readings_nothing_is_computed() -> None:
     optimizer = adam(params := [Parameter(torch.zeros(9))])
     params[0].grad = torch.ones(9)
     optimizer.step()
-    probe = Probe(optimizer, optimizer.param_groups, 5, 5)
+    probe = Window(optimizer, optimizer.param_groups, 5, 5)
     probe.after(5)
     with Operators() as seen:
         for update in range(6, 10):

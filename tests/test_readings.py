@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.operators import Operators
 from tests.streams import Stream
-from warmopt.readings import median_variance, statistics
+from warmopt._measure.statistics import median_variance, statistics
 
 
 def window(seed: int = 0) -> tuple[Tensor, Tensor]:

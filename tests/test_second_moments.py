@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from tests import optimizers
 from tests.optimizers import REFUSED, ROWS, UNBUILDABLE
-from warmopt.second_moments import (
+from warmopt._optimizers.second_moments import (
     Moment,
     check_has_second_moment,
     find_moment,

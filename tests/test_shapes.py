@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmopt import shapes
-from warmopt.schedule import Schedule
+from warmopt._groups.schedule import Schedule
 from warmopt.shapes import MODES, last_update
 
 ALL = sorted({mode.shape for mode in MODES.values()}, key=lambda shape: shape.__name__)

@@ -12,8 +12,8 @@ from typing import get_args
 import pytest
 
 from tests.test_docs import BY_SECTION, PAGES, blocks
-from warmopt.schedule import ModeName
 from warmopt.shapes import MODES
+from warmopt.warmed import ModeName
 
 pytestmark = pytest.mark.xdist_group("typing")
 

@@ -15,8 +15,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from warmopt import Adaptive, Trace, Warmed, replay
 from warmopt.criteria import Drift, NormRatio, Reading, UpdateRMS
-from warmopt.schedule import ModeName
 from warmopt.shapes import polynomial
+from warmopt.warmed import ModeName
 
 
 @dataclass

@@ -1,15 +1,22 @@
 """Learning rate warmup for any torch optimizer, in one line.
 
-The map, from the top down:
-    warmed              Warmed, the wrapper: scale, step, restore, count
-    plan, pool, probe   groups scaled together; those whose second moment is read
-    clock, loading      where each param group stands, kept in the group, and loaded
-    schedule, shapes    mode, length, start and offset, checked; the formulas
-    adaptive, criteria, trace    when a warmup ends early; pure
-    samples, sampling, readings    from an optimizer's state to a few numbers
-    group_lr, on_device, compiling    an LR scaled: float, tensor, compiled
-    second_moments, couplings, known_optimizers    what is known of other optimizers
-    lightning, transformers, plots, demo, cli      on top, each imported where used
+The map of the package, from the top down. A module imports only what stands below it,
+or to the right of it on its own line. What begins with an underscore is not for users.
+
+    __main__                                        the command `warmopt`
+    _tools: cli demo                                what it runs
+    lightning transformers                          callbacks: the effective LR in logs
+    __init__                                        what `import warmopt` gives
+    warmed                                          `Warmed`, the wrapper
+    _update: plan momentum compiling                one update: on, off, counted
+    _measure: watchers window sources               readings of the second moment
+    _measure: statistics coordinates                their samples, and numbers
+    _groups: loading clock schedule                 where a param group stands
+    trace adaptive                                  a warmup that may end early
+    _optimizers: couplings second_moments known     what is known of other optimizers
+    _keys _device                                   keys in groups; tensors on devices
+    criteria shapes                                 rules and formulas: pure functions
+    _tools: plots                                   pictures
 """
 
 __all__ = ["Adaptive", "Trace", "Warmed", "__version__", "replay"]

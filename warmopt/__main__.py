@@ -11,7 +11,7 @@ def main() -> None:
             "The command line of warmopt needs a few more packages. Install them "
             "with: pip install 'warmopt[cli]'"
         )
-    from warmopt.cli import app
+    from warmopt._tools.cli import app
 
     app(prog_name="warmopt")
 

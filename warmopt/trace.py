@@ -142,7 +142,7 @@ class Trace:
         Raises:
             ValueError: There is no such pool.
         """
-        from warmopt.plots import save_trace
+        from warmopt._tools.plots import save_trace
 
         rows, known = self._rows_of(pool), self.pools[pool]
         most = "at most " if known.criterion else ""

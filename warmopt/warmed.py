@@ -13,21 +13,22 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from warmopt._device import HostCopy, is_capturing
+from warmopt._groups.clock import Clock
+from warmopt._groups.loading import Hooks, checked_and_completed
+from warmopt._groups.schedule import ModeLike, ModeName, Schedule
+from warmopt._keys import DONE, FAST, SETTLED, UPDATES, Group
+from warmopt._measure.watchers import Watcher
+from warmopt._optimizers.couplings import check_coupling
+from warmopt._optimizers.second_moments import check_has_second_moment
+from warmopt._update.compiling import eagerly, in_compiled_region, stay_untraced
+from warmopt._update.momentum import Scaled, momentum_key
+from warmopt._update.plan import Plan, count, restore
 from warmopt.adaptive import check_criterion
-from warmopt.clock import DONE, FAST, SETTLED, UPDATES, Clock
-from warmopt.compiling import eagerly, in_compiled_region, stay_untraced
-from warmopt.couplings import check_coupling
 from warmopt.criteria import Criterion
-from warmopt.group_lr import Group, Scaled, momentum_key
-from warmopt.loading import Hooks, checked_and_completed
-from warmopt.on_device import HostCopy, is_capturing
-from warmopt.plan import Plan, count, restore
-from warmopt.pool import Pool
-from warmopt.schedule import ModeLike, Schedule
-from warmopt.second_moments import check_has_second_moment
 from warmopt.trace import Trace
 
-__all__ = ["Warmed"]
+__all__ = ["ModeLike", "ModeName", "Warmed"]
 
 
 def _delegated(name: str) -> Any:
@@ -46,7 +47,7 @@ class _Memo:
         self.plan: Plan
         self.is_fresh = True  # never told to warm again, nor loaded
         self.groups_done: int  # how many there are, once the warmup of all is over
-        self.pools: list[Pool] = []  # of groups whose second moment is read
+        self.pools: list[Watcher] = []  # of groups whose second moment is read
         self.last: Scaled = []  # of the last step, for get_last_lr
         self.found_inf: Tensor | None = None  # what a GradScaler has set
         # The last step, which counts if what is on its way to the host is 0.
@@ -372,7 +373,7 @@ class Warmed(Optimizer):
         memo.groups_done = memo.plan.groups_done
         return memo.plan
 
-    def _formed_pools(self) -> list[Pool]:
+    def _formed_pools(self) -> list[Watcher]:
         """Pools of the groups that warm alike, if their second moment is read."""
         schedule, trace = self._clock.schedule, self.trace
         if schedule.adaptive is None and trace is None:
@@ -387,7 +388,7 @@ class Warmed(Optimizer):
         known = {tuple(map(id, pool.groups)): pool for pool in self._memo.pools}
         return [
             known.get(tuple(map(id, groups)))
-            or Pool(self.wrapped, groups, self._clock, self._watch, trace)
+            or Watcher(self.wrapped, groups, self._clock, self._watch, trace)
             for groups in alike.values()
         ]
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from warmopt.demo import encoded_text
+from warmopt._tools.demo import encoded_text
 
 CONTEXT = 24
 WORDS_BEFORE = 4

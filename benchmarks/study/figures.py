@@ -7,7 +7,7 @@ from statistics import fmean
 
 from benchmarks.study.measures import Results, grouped, margin
 from benchmarks.study.tables import RIGHT, WRONG, by_task, ladders, lost
-from warmopt.plots import panels
+from warmopt._tools.plots import panels
 
 SHOWN = ("none", "fixed 10 %", "adaptive 10 %", "adaptive 30 %", "radam", "gi")
 

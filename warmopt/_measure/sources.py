@@ -1,4 +1,4 @@
-"""Samples of the second moments of some parameters, as their optimizer has them now.
+"""Sources of the second moments of some parameters, as their optimizer has them now.
 
 Where they lie is looked up once, and anew when the optimizer has other state, or other
 betas, or a parameter was frozen.
@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from warmopt.group_lr import Group
-from warmopt.on_device import to_device
-from warmopt.sampling import is_counted_here, sampler
-from warmopt.second_moments import (
+from warmopt._device import to_device
+from warmopt._keys import Group
+from warmopt._measure.coordinates import is_counted_here, sampler
+from warmopt._optimizers.second_moments import (
     Moment,
     decay_key,
     decay_of,
@@ -31,10 +31,10 @@ from warmopt.second_moments import (
     warn_if_one_stalls,
 )
 
-__all__ = ["Samples"]
+__all__ = ["Sources"]
 
 
-class Samples:
+class Sources:
     """What is sampled of the second moments, and of the momenta beside them if asked.
 
     Attributes:

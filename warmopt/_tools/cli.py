@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from warmopt._groups.schedule import Schedule
+from warmopt._tools.demo import LR, UPDATES, WARMUPS, Run, train
+from warmopt._tools.plots import curve_in_terminal, save_curves
 from warmopt.criteria import CRITERIA
-from warmopt.demo import LR, UPDATES, WARMUPS, Run, train
-from warmopt.plots import curve_in_terminal, save_curves
-from warmopt.schedule import Schedule
 from warmopt.shapes import MODES
 from warmopt.trace import Trace
 from warmopt.trace import replay as replayed

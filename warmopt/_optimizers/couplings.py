@@ -12,7 +12,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from warmopt.known_optimizers import names
+from warmopt._optimizers.known import names
 
 __all__ = ["check_coupling", "check_first_lr"]
 

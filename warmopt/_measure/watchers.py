@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.optim import Optimizer
 
+from warmopt._groups.clock import Clock
+from warmopt._keys import EVERY, FAST, LATEST, RING, SETTLED, UPDATES, Group
+from warmopt._measure.window import Window
 from warmopt.adaptive import Adaptive
-from warmopt.clock import EVERY, FAST, LATEST, RING, SETTLED, UPDATES, Clock
 from warmopt.criteria import Criterion, InverseRootVariance, Reading
-from warmopt.group_lr import Group
-from warmopt.probe import Probe
 from warmopt.trace import Recorded, Trace, name_of, verdicts_of
 
-__all__ = ["Pool"]
+__all__ = ["Watcher"]
 
 
-class Pool:
+class Watcher:
     """Takes readings for some groups, and sets their pace if the mode is adaptive.
 
     What decides is kept in the groups (`warmup_fast`, `warmup_settled`, the window of
@@ -60,10 +60,10 @@ class Pool:
             )
             trace.record(self._index, new)
 
-    def _new_probe(self, update: int) -> Probe:
+    def _new_probe(self, update: int) -> Window:
         """One that goes on from the windows in the groups, as after `update`."""
         reads = self._reads
-        probe = Probe(
+        probe = Window(
             self._optimizer,
             self.groups,
             reads.every,

@@ -17,12 +17,13 @@ from torch.optim.optimizer import (
     _global_optimizer_pre_hooks,
 )
 
-from warmopt.clock import UPDATES, Clock, Ramp
-from warmopt.compiling import is_compiled
-from warmopt.couplings import check_first_lr
-from warmopt.group_lr import Group, Scaled, scale_momentum
-from warmopt.on_device import count_on_device, may_capture
-from warmopt.pool import Pool
+from warmopt._device import count_on_device, may_capture
+from warmopt._groups.clock import Clock, Ramp
+from warmopt._keys import UPDATES, Group
+from warmopt._measure.watchers import Watcher
+from warmopt._optimizers.couplings import check_first_lr
+from warmopt._update.compiling import is_compiled
+from warmopt._update.momentum import Scaled, scale_momentum
 
 __all__ = ["Plan", "count", "restore"]
 
@@ -48,7 +49,7 @@ class Plan:
         self,
         optimizer: Optimizer,
         clock: Clock,
-        pools: list[Pool],
+        pools: list[Watcher],
         momentum_start: float | None,
         is_fresh: bool,
     ) -> None:

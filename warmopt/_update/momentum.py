@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Group", "Scaled", "momentum_key", "scale_momentum"]
+from warmopt._keys import Group
 
-Group = dict[str, Any]
+__all__ = ["Scaled", "momentum_key", "scale_momentum"]
+
 Scaled = list[tuple[Group, str, Any, Any, Any, int]]
 """What is scaled now, for each: (group, key, base value, scaled value, factor, and
 the update that is counted after the step, 0 if none)."""

@@ -14,41 +14,23 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from warmopt._device import factor_table, like_lr
+from warmopt._groups.schedule import MOST_UPDATES, Schedule
+from warmopt._keys import (
+    DONE,
+    FAST,
+    LENGTH,
+    MODE,
+    PACE_STATE,
+    SETTLED,
+    STATE,
+    UPDATES,
+    Group,
+)
+from warmopt._optimizers.second_moments import beta2
 from warmopt.adaptive import Adaptive
-from warmopt.group_lr import Group
-from warmopt.on_device import factor_table, like_lr
-from warmopt.schedule import MOST_UPDATES, Schedule
-from warmopt.second_moments import beta2
 
-__all__ = [
-    "ADAPTIVE_STATE",
-    "DONE",
-    "EVERY",
-    "FAST",
-    "LATEST",
-    "LENGTH",
-    "MODE",
-    "RING",
-    "SETTLED",
-    "STATE",
-    "UPDATES",
-    "Clock",
-    "Ramp",
-]
-
-# The first two are tensors where the LR is one.
-UPDATES = "warmup_updates"  # int: updates done
-DONE = "warmup_done"  # bool: the warmup of the group is over, for good
-MODE = "warmup_mode"  # str: name of the mode
-LENGTH = "warmup_length"  # number of updates, from beta2 or rewarm(); 0 if from neither
-STATE = (UPDATES, DONE, MODE, LENGTH)
-# In adaptive mode also these; the last three not where there is a `process_group`.
-FAST = "warmup_fast"  # int: of the updates done, those at the fast pace
-SETTLED = "warmup_settled"  # bool: whether the next update is at the fast pace
-RING = "warmup_ring"  # float tensor: the window of samples, see `Probe`
-LATEST = "warmup_latest"  # float tensor [3 + tensors]: the last reading, see `Probe`
-EVERY = "warmup_every"  # int: updates between the samples in the window
-ADAPTIVE_STATE = (FAST, SETTLED, RING, LATEST, EVERY)
+__all__ = ["Clock", "Ramp"]
 
 
 class Ramp(NamedTuple):
@@ -140,7 +122,7 @@ class Clock:
                 group[UPDATES] = 0
             new = {DONE: steps == 0, MODE: self.schedule.mode, LENGTH: length}
             group.update(new)
-            for key in ADAPTIVE_STATE:
+            for key in PACE_STATE:
                 group.pop(key, None)
 
     def rehearse_restart(self, group: Group, steps: float | None) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-import warmopt.known_optimizers as known
+import warmopt._optimizers.known as known
 
 __all__ = [
     "Moment",

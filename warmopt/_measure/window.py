@@ -19,19 +19,19 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from warmopt._device import HostCopy
+from warmopt._keys import Group
+from warmopt._measure.coordinates import coordinates, whole_mesh
+from warmopt._measure.sources import Sources
+from warmopt._measure.statistics import median_variance, statistics
+from warmopt._optimizers.second_moments import beta2
 from warmopt.criteria import Reading
-from warmopt.group_lr import Group
-from warmopt.on_device import HostCopy
-from warmopt.readings import median_variance, statistics
-from warmopt.samples import Samples
-from warmopt.sampling import coordinates, whole_mesh
-from warmopt.second_moments import beta2
 
-__all__ = ["Probe"]
+__all__ = ["Window"]
 
 
-class Probe:
-    """Samples the second moment of some param groups, and keeps a window of samples.
+class Window:
+    """Sources the second moment of some param groups, and keeps a window of samples.
 
     Attributes:
         ring: The samples, float32 of shape [window, tensors, coordinates], of these at
@@ -73,7 +73,7 @@ class Probe:
         # Ranks sum alike, also where only one of them keeps a trace.
         self.is_collective = self._mesh is not None or process_group is not None
         self._in_full = in_full
-        self.samples = Samples(
+        self.samples = Sources(
             optimizer,
             params,
             second_moment,

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from torch.optim import Optimizer
 
-from warmopt.clock import ADAPTIVE_STATE, STATE, UPDATES, Clock
-from warmopt.group_lr import Group
+from warmopt._groups.clock import Clock
+from warmopt._keys import PACE_STATE, STATE, UPDATES, Group
 
 __all__ = ["Hooks", "checked_and_completed"]
 
@@ -75,7 +75,7 @@ def checked_and_completed(
     for index, (old, new) in enumerate(zip(live, saved, strict=False)):
         ours = [clock.steps_key, clock.start_key]
         if UPDATES not in new:  # else what it lacks follows from its own count
-            ours += (*STATE, *ADAPTIVE_STATE)
+            ours += (*STATE, *PACE_STATE)
         kept = {key: old[key] for key in ours if key in old and key not in new}
         saved[index] = {**new, **kept}
         clock.check_new(saved[index], f"param group {index} of the loaded state")

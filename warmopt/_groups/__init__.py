@@ -1,0 +1,1 @@
+"""Where a param group stands in its warmup."""

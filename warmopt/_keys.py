@@ -1,0 +1,40 @@
+"""The keys under which a param group keeps its warmup, and what a param group is.
+
+They hold plain values, so that every way of saving an optimizer saves them too, a bare
+optimizer ignores them, and there is no second file to forget.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "DONE",
+    "EVERY",
+    "FAST",
+    "LATEST",
+    "LENGTH",
+    "MODE",
+    "PACE_STATE",
+    "RING",
+    "SETTLED",
+    "STATE",
+    "UPDATES",
+    "Group",
+]
+
+Group = dict[str, Any]
+
+# Every warmup has these. The first two are tensors where the LR is one.
+UPDATES = "warmup_updates"  # int: updates done
+DONE = "warmup_done"  # bool: the warmup of the group is over, for good
+MODE = "warmup_mode"  # str: name of the mode
+LENGTH = "warmup_length"  # number of updates, from beta2 or rewarm(); 0 if from neither
+STATE = (UPDATES, DONE, MODE, LENGTH)
+# Adaptive mode has these too. With a `process_group` it has no window: the last three.
+FAST = "warmup_fast"  # int: of the updates done, those at the fast pace
+SETTLED = "warmup_settled"  # bool: whether the next update is at the fast pace
+RING = "warmup_ring"  # float tensor: the window of samples, see `Window`
+LATEST = "warmup_latest"  # float tensor [3 + tensors]: the last reading, see `Window`
+EVERY = "warmup_every"  # int: updates between the samples in the window
+PACE_STATE = (FAST, SETTLED, RING, LATEST, EVERY)

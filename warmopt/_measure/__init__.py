@@ -1,0 +1,1 @@
+"""From an optimizer's state to a reading."""

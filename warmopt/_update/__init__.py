@@ -1,0 +1,1 @@
+"""One update: the LR on and off, and what is planned for it."""
