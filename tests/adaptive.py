@@ -34,7 +34,7 @@ def in_the_middle(reading: Reading) -> bool:
 
 def walked(schedule: Schedule, verdicts: list[bool]) -> tuple[list[float], bool]:
     """Factors by `Adaptive`, a verdict before each; and whether it came to its end."""
-    adaptive, steps = schedule.adaptive, schedule.steps
+    adaptive, steps = schedule.pace, schedule.steps
     last, fast, factors = schedule.last_update(steps), 0, []
     for update, settled in enumerate(verdicts, 1):
         fast = adaptive.next_fast(fast, settled)

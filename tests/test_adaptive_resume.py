@@ -7,6 +7,7 @@ import io
 import math
 import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from torch.nn import Parameter
 
 from tests.adaptive import ADAM, always, in_the_middle, run, wrapped
 from tests.optimizers import assert_same, snapshot
-from warmopt import Warmed
+from warmopt import Adaptive, Warmed
 from warmopt.criteria import InverseRootVariance
 from warmopt.trace import Trace
 
@@ -40,7 +41,7 @@ def by_file(
     into_wrapped: bool = False,
 ) -> Any:
     state, data = _saved(warmed, params)
-    fresh, fresh_params = make(trace)
+    fresh, fresh_params = make(trace=trace)
     _put(data, fresh_params)
     (fresh.wrapped if into_wrapped else fresh).load_state_dict(state)
     return fresh, fresh_params
@@ -59,8 +60,7 @@ def before_wrapping(
     _put(data, fresh_params)
     optimizer = ADAM.build(fresh_params)
     optimizer.load_state_dict(state)
-    mode = warmed._clock.schedule.adaptive
-    return Warmed(optimizer, steps=60, mode=mode, trace=trace), fresh_params
+    return Warmed(optimizer, 60, Adaptive(**make.keywords), trace=trace), fresh_params
 
 
 def by_copy(warmed: Warmed, params: list[Parameter], make: Any, trace: Trace) -> Any:
@@ -91,19 +91,11 @@ def test_resumed_at_any_update_it_goes_on_to_the_bit(
 ) -> None:
     """LRs, parameters, state and readings; each point of an interval, each phase."""
 
-    def make(trace: Trace) -> tuple[Warmed, list[Parameter]]:
-        return wrapped(
-            60,
-            criterion=criterion,
-            on_settled=on_settled,
-            every=3,
-            window=3,
-            fast=20,
-            trace=trace,
-        )
-
+    make = partial(
+        wrapped, criterion=criterion, on_settled=on_settled, every=3, window=3, fast=20
+    )
     whole = Trace()
-    warmed, params = make(whole)
+    warmed, params = make(trace=whole)
     end = 36
     used, kept = [], []
     for update in range(1, end):

@@ -16,8 +16,10 @@ from torch.nn import Parameter
 from torch.optim import Adam
 
 from tests.adaptive import never
+from tests.reference import lrs, watch
 from warmopt import Adaptive, Trace, Warmed
-from warmopt.criteria import InverseRootVariance, Reading, UpdateRMS
+from warmopt._measure.window import Window
+from warmopt.criteria import InverseRootVariance, Reading
 from warmopt.trace import replay
 
 Meanwhile = Callable[[Warmed, int], None]
@@ -49,7 +51,7 @@ def trained(
     warmed: Warmed, updates: range, meanwhile: Meanwhile = nothing, growth: float = 0.0
 ) -> list[list[float]]:
     """Steps on gradients that depend on the update alone; returns the effective LRs."""
-    used = []
+    used = watch(warmed.wrapped, lrs)
     for done in updates:
         if all(group["warmup_done"] for group in warmed.param_groups):
             break  # to ask for `done` would be to look
@@ -61,7 +63,6 @@ def trained(
                     param.grad = gradient * (1 + growth * done)
         meanwhile(warmed, done)
         warmed.step()
-        used.append([lr for _, key, _, lr, *_ in warmed._memo.last if key == "lr"])
     return used
 
 
@@ -217,11 +218,15 @@ def test_betas_that_a_scheduler_moves_are_those_of_the_update(at: int) -> None:
 
 def test_momentum_in_a_later_group_only_is_judged_by_its_own_decay() -> None:
     """As where pytorch_optimizer's Muon keeps betas in its groups for Adam alone."""
-    warmed = around([fresh()], [fresh()], criterion=UpdateRMS(), trace=Trace())
-    del warmed.param_groups[0]["betas"]
-    reading = warmed._memo.pools[0]._probe._read  # Adam itself would not step so
-    latest = warmed._memo.pools[0]._probe._copied()
-    assert reading(latest, 5).beta1 == 0.9
+    params = fresh(), fresh()
+    adam = Adam([{"params": [param]} for param in params], lr=1e-3, betas=(0.9, 0.99))
+    for param in params:
+        param.grad = torch.ones_like(param)
+    adam.step()
+    del adam.param_groups[0]["betas"]  # Adam itself would not step so
+    window = Window(adam, adam.param_groups, every=1, window=2)
+    window.after(1)
+    assert window.after(2).beta1 == 0.9
 
 
 def test_a_window_read_at_another_pace_begins_anew() -> None:
@@ -331,7 +336,7 @@ def test_groups_that_part_keep_their_windows() -> None:
 
     def misses(warmed: Warmed, done: int) -> None:
         for param in warmed.param_groups[0]["params"]:
-            param.requires_grad_(done != 44)
+            param.requires_grad_(done != 48)
             param.grad = param.grad if param.requires_grad else None
 
     def shapes(warmed: Warmed) -> list[Any]:
@@ -420,7 +425,7 @@ def test_betas_may_be_changed_in_their_list() -> None:
 def test_replayed_after_its_groups_parted_it_ends_as_it_did() -> None:
     def meanwhile(warmed: Warmed, done: int) -> None:
         late = warmed.param_groups[1]["params"][0]
-        late.requires_grad_(done != 51)
+        late.requires_grad_(done != 48)
         late.grad = late.grad if late.requires_grad else None
 
     rule, trace = InverseRootVariance(1e-9), Trace()
@@ -470,7 +475,7 @@ def test_a_record_without_a_gap_is_replayed_as_a_whole(what: str) -> None:
             warmed.rewarm(groups=[1])
         if what == "parted":
             late = warmed.param_groups[1]["params"][0]
-            late.requires_grad_(done != 51)
+            late.requires_grad_(done != 48)
             late.grad = late.grad if late.requires_grad else None
 
     ends = []

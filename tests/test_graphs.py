@@ -60,7 +60,9 @@ def capturing(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
     """Whether a capture is going on, as `Warmed` is told; Adam then takes a CPU."""
     now = {"capturing": False}
     monkeypatch.setattr("warmopt._update.plan.may_capture", lambda: True)
-    monkeypatch.setattr("warmopt.warmed.is_capturing", lambda: now["capturing"])
+    for name in ("planner", "plain"):
+        asked = f"warmopt._update.{name}.is_capturing"
+        monkeypatch.setattr(asked, lambda: now["capturing"])
     for name in ("adam", "rmsprop", "nadam", "adamax"):
         module = sys.modules[f"torch.optim.{name}"]
         supported = "_get_capturable_supported_devices"
@@ -197,9 +199,10 @@ def test_a_group_that_is_not_yet_ready_to_be_captured_is_refused(
     """Added since the last step, or with a parameter where the LR is not."""
     warmed = Warmed(torch.optim.SGD(parameters(), torch.tensor(0.1)), steps=4)
     late = [Parameter(torch.zeros(1)), Parameter(torch.zeros(1, device=device))]
-    warmed.wrapped.add_param_group({"params": late})
-    if device == "meta":
-        assert warmed.factors == [0.25, 0.25]  # which makes it known
+    # `Warmed` makes it known, the wrapped optimizer does not.
+    adder = warmed if device == "meta" else warmed.wrapped
+    adder.add_param_group({"params": late})
+    assert warmed.factors == [0.25, 0.25]
     capturing["capturing"] = True
     with pytest.raises(RuntimeError, match=f"captured in a CUDA graph, got {named}"):
         warmed.step()

@@ -20,7 +20,7 @@ def paced(schedule: Schedule, verdicts: list[bool]) -> tuple[list[float], bool]:
 
     What the adaptive rule says, with whole numbers and fractions for the progress.
     """
-    adaptive, steps = schedule.adaptive, int(schedule.steps)
+    adaptive, steps = schedule.pace, int(schedule.steps)
     last, progress, rest = schedule.last_update(steps), Fraction(0), None
     factors = []
     for settled in verdicts:
@@ -93,7 +93,7 @@ def test_settled_from_the_first_update_on_it_takes_the_fast_length(
     factors, _ = walked(schedule, [True] * steps)
     fast = min(-(-steps // 3), 100)
     assert len(factors) == (1 if on_settled == "end" else fast)
-    assert schedule.adaptive.fast_updates(steps) == fast
+    assert schedule.pace.fast_updates(steps) == fast
 
 
 @pytest.mark.parametrize(

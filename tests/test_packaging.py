@@ -35,7 +35,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_package_and_nothing_else(dist: Path) -> None:
     [wheel] = dist.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    package = {f"warmopt/{path.name}" for path in (ROOT / "warmopt").glob("*.py")}
+    package = {str(path.relative_to(ROOT)) for path in ROOT.glob("warmopt/**/*.py")}
     assert {n for n in names if ".dist-info/" not in n} == package | {
         "warmopt/py.typed"
     }

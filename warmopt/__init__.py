@@ -8,11 +8,12 @@ or to the right of it on its own line. What begins with an underscore is not for
     lightning transformers                          callbacks: the effective LR in logs
     __init__                                        what `import warmopt` gives
     warmed                                          `Warmed`, the wrapper
-    _update: plan momentum compiling                one update: on, off, counted
+    _update: planner plain plan update compiling    one update: on, off, counted
     _measure: watchers window sources               readings of the second moment
     _measure: statistics coordinates                their samples, and numbers
-    _groups: loading clock schedule                 where a param group stands
+    _groups: loading state ramps schedule           where a param group stands
     trace adaptive                                  a warmup that may end early
+    _pace                                           the ramp, and the pace of a group
     _optimizers: couplings second_moments known     what is known of other optimizers
     _keys _device                                   keys in groups; tensors on devices
     criteria shapes                                 rules and formulas: pure functions

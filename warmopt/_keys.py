@@ -15,11 +15,11 @@ __all__ = [
     "LATEST",
     "LENGTH",
     "MODE",
-    "PACE_STATE",
     "RING",
     "SETTLED",
     "STATE",
     "UPDATES",
+    "WINDOW",
     "Group",
 ]
 
@@ -31,10 +31,11 @@ DONE = "warmup_done"  # bool: the warmup of the group is over, for good
 MODE = "warmup_mode"  # str: name of the mode
 LENGTH = "warmup_length"  # number of updates, from beta2 or rewarm(); 0 if from neither
 STATE = (UPDATES, DONE, MODE, LENGTH)
-# Adaptive mode has these too. With a `process_group` it has no window: the last three.
+# Adaptive mode has these too.
 FAST = "warmup_fast"  # int: of the updates done, those at the fast pace
 SETTLED = "warmup_settled"  # bool: whether the next update is at the fast pace
+# And so have all paces that read the second moment, but not with a `process_group`.
 RING = "warmup_ring"  # float tensor: the window of samples, see `Window`
 LATEST = "warmup_latest"  # float tensor [3 + tensors]: the last reading, see `Window`
 EVERY = "warmup_every"  # int: updates between the samples in the window
-PACE_STATE = (FAST, SETTLED, RING, LATEST, EVERY)
+WINDOW = (RING, LATEST, EVERY)

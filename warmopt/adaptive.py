@@ -1,18 +1,20 @@
 """Adaptive warmup: a fixed shape that is walked faster once the second moment settles.
 
-Pure: what the optimizer's state says comes in as a `Reading`, and out goes a position
-in the ramp. So a run can be replayed from its trace.
+Everything here is pure: a `Reading` of the optimizer's state comes in, and a position
+in the ramp goes out. So a run can be replayed from its trace.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
-from warmopt.criteria import Criterion, InverseRootVariance
+from warmopt._keys import FAST, SETTLED, UPDATES, Group
+from warmopt._pace import Pace, Ramp, Sampling
+from warmopt.criteria import Criterion, InverseRootVariance, Reading, name_of
 from warmopt.shapes import MODES, FixedMode
 
 __all__ = ["Adaptive", "OnSettled", "check_criterion"]
@@ -21,7 +23,7 @@ OnSettled = Literal["accelerate", "ramp", "end"]
 
 
 @dataclass(frozen=True)
-class Adaptive:
+class Adaptive(Pace):
     r"""Warms up along a shape, and ends early once the second moment has settled.
 
     `steps` of `Warmed` is the cap: a warmup that never settles is the fixed one of that
@@ -74,6 +76,10 @@ class Adaptive:
     per_group: bool = False
     second_moment: str | Callable[..., Any] | None = None
     process_group: Any = None
+
+    keys: ClassVar[tuple[str, ...]] = (FAST, SETTLED)
+    is_cap: ClassVar[bool] = True
+    on_device: ClassVar[bool] = False  # it decides on the host
 
     def __post_init__(self) -> None:
         check_criterion("criterion", self.criterion)
@@ -130,6 +136,83 @@ class Adaptive:
             # One that begins late must not outlast the cap.
             return max(slow + (last - slow) * min(fast_done / fast, 1.0), update)
         return slow + fast_done * steps / fast  # in this order, exact at the end
+
+    # --- what `Pace` asks ------------------------------------------------------------
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the second moment is read."""
+        return Sampling(
+            self.every,
+            self.window,
+            self.per_group,
+            self.second_moment,
+            self.process_group,
+            # A subclass of the default criterion may look at more than the default.
+            in_full=type(self.criterion) is not InverseRootVariance,
+        )
+
+    def mode(self, shape: str) -> str:
+        """The name of the mode, which is saved: adaptive(shape)."""
+        return f"adaptive({shape})"
+
+    def begin(self, group: Group) -> None:
+        """Starts at the slow pace."""
+        group.setdefault(FAST, 0)
+        group.setdefault(SETTLED, False)
+
+    def check(self, group: Group, name: str) -> None:
+        """Raises TypeError or ValueError if the count or the verdict is wrong."""
+        updates = int(group[UPDATES])
+        fast, settled = group.get(FAST, 0), group.get(SETTLED, False)
+        if type(fast) is not int:
+            raise TypeError(f"{FAST} of {name} must be an int, got {fast!r}.")
+        if not 0 <= fast <= updates:
+            raise ValueError(
+                f"{FAST} of {name} must be in [0, {UPDATES}], got {fast} of {updates}."
+            )
+        if type(settled) is not bool:
+            raise TypeError(f"{SETTLED} of {name} must be a bool, got {settled!r}.")
+
+    def follow(self, group: Group, ramp: Ramp) -> Callable[[int], float]:
+        """Returns the function from an update to the factor at its position."""
+        steps, last = ramp.steps, ramp.last
+
+        def factor(update: int) -> float:
+            fast = self.next_fast(group[FAST], group[SETTLED])
+            return ramp.factor(self.position(update, fast, steps, last))
+
+        return factor
+
+    def is_over(self, group: Group, ramp: Ramp) -> bool:
+        """Whether the position has reached the end of the ramp."""
+        done, fast = int(group[UPDATES]), group.get(FAST, 0)
+        return self.position(done, fast, ramp.steps, ramp.last) >= ramp.last
+
+    def done_reason(self, group: Group, ramp: Ramp) -> str:
+        """Returns "settled" if the warmup ended before its cap, else "cap"."""
+        is_early = group.get(FAST) and int(group[UPDATES]) < ramp.last
+        return "settled" if is_early else "cap"
+
+    def moves(self, group: Group) -> bool:
+        """Whether the pace is fast, now or before: then each update counts for it."""
+        return bool(group[FAST] or group[SETTLED])
+
+    def counted(self, group: Group) -> None:
+        """Counts the update as a fast one, if it was."""
+        group[FAST] = self.next_fast(group[FAST], group[SETTLED])
+
+    def judge(self, groups: Sequence[Group], reading: Reading) -> bool:
+        """Sets the pace of the next updates; returns whether it has settled."""
+        settled = bool(self.criterion(reading))
+        for group in groups:
+            group[SETTLED] = settled
+        return settled
+
+    def recorded(self) -> dict[str, Any]:
+        """What a `Trace` notes of the pace."""
+        name = name_of(self.criterion)
+        return {"criterion": name, "on_settled": self.on_settled, "fast": self.fast}
 
 
 def check_criterion(name: str, criterion: object) -> None:

@@ -337,3 +337,8 @@ def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None
     if value not in choices:
         allowed = ", ".join(map(str, choices))
         raise ValueError(f"{name} must be one of {allowed}, got {value!r}.")
+
+
+def name_of(criterion: Criterion) -> str:
+    """Name under which a criterion is recorded: of a function, or with constants."""
+    return getattr(criterion, "__name__", None) or repr(criterion)

@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 Shape = Callable[..., float]
+MOST_RECTIFIED = 1e11  # beyond, `_rho` is all rounding, and the search never ends
 
 
 def linear(update: float, steps: float, start: float = 0.0) -> float:
@@ -219,7 +220,7 @@ def rectified(update: float, steps: float, start: float = 0.0) -> float:
     longer tell it from 1.
 
     Raises:
-        ValueError: n is not above 5, which is beta2 = 0.6.
+        ValueError: n is not above 5, which is beta2 = 0.6, or it is above 1e11.
 
     Example:
         >>> [round(rectified(t, 2000), 4) for t in (1, 2, 1000)]
@@ -254,6 +255,11 @@ def _rectifiable(steps: float) -> int:
         raise ValueError(
             f"steps must be > 5 for the rectified shape, got {steps}. It stands for "
             "2 / (1 - beta2), and below beta2 = 0.6 nothing can be rectified."
+        )
+    if steps > MOST_RECTIFIED:
+        raise ValueError(
+            f"steps must be at most {MOST_RECTIFIED:g} for the rectified shape, got "
+            f"{steps:g}: above that, float64 cannot tell beta2 from 1."
         )
     k = 1
     while _rho(k, steps) <= 4.0:

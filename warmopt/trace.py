@@ -8,10 +8,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from warmopt._keys import FAST, SETTLED, UPDATES
+from warmopt._pace import Ramp
 from warmopt.adaptive import Adaptive, OnSettled
-from warmopt.criteria import Criterion, Reading
+from warmopt.criteria import Criterion, Reading, name_of
+from warmopt.shapes import linear
 
-__all__ = ["Recorded", "Replay", "Trace", "name_of", "replay", "verdicts_of"]
+__all__ = ["Recorded", "Replay", "Trace", "replay", "verdicts_of"]
 
 
 class Recorded(NamedTuple):
@@ -221,17 +224,17 @@ def replay(
     )
     verdicts = [bool(criterion(_reading(row))) for row in rows]
     judged = dict(zip((row["judged_after"] for row in rows), verdicts, strict=True))
-    # No other verdict till then.
+    # After this update there may be verdicts that the record does not know.
     through = max([known.first_verdict, *(row + known.every for row in judged)])
-    begun = known.updates
-    fast_done, settled = known.fast_done, known.settled
-    for update in range(begun + 1, through + 1):
-        fast_done = adaptive.next_fast(fast_done, settled)
-        position = adaptive.position(update, fast_done, known.steps, known.last)
-        if position >= known.last:
-            is_early = update < known.last
-            return Replay(update, "settled" if is_early else "cap", verdicts)
-        settled = judged.get(update, settled)
+    group = {FAST: known.fast_done, SETTLED: known.settled}
+    # The shape does not matter: only the end of the ramp is asked for.
+    ramp = Ramp(linear, known.steps, 0.0, 0, known.last)
+    for update in range(known.updates + 1, through + 1):
+        group[UPDATES] = update
+        adaptive.counted(group)
+        if adaptive.is_over(group, ramp):
+            return Replay(update, adaptive.done_reason(group, ramp), verdicts)
+        group[SETTLED] = judged.get(update, group[SETTLED])
     return Replay(None, None, verdicts)
 
 
@@ -256,8 +259,3 @@ def verdicts_of(criteria: Sequence[Criterion], reading: Reading) -> dict[str, bo
         number = f" ({seen[name]})" if seen[name] > 1 else ""
         verdicts[name + number] = bool(criterion(reading))
     return verdicts
-
-
-def name_of(criterion: Criterion) -> str:
-    """Name under which a criterion is recorded: of a function, or with constants."""
-    return getattr(criterion, "__name__", None) or repr(criterion)

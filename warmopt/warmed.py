@@ -6,24 +6,22 @@ scheduler set; only while the wrapped optimizer steps is it that value x factor.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
 from torch.optim import Optimizer
 
-from warmopt._device import HostCopy, is_capturing
-from warmopt._groups.clock import Clock
-from warmopt._groups.loading import Hooks, checked_and_completed
+from warmopt._groups.loading import Hooks, checked_and_completed, is_same_load
+from warmopt._groups.ramps import Ramps
 from warmopt._groups.schedule import ModeLike, ModeName, Schedule
-from warmopt._keys import DONE, FAST, SETTLED, UPDATES, Group
-from warmopt._measure.watchers import Watcher
+from warmopt._groups.state import States
+from warmopt._keys import Group
 from warmopt._optimizers.couplings import check_coupling
 from warmopt._optimizers.second_moments import check_has_second_moment
-from warmopt._update.compiling import eagerly, in_compiled_region, stay_untraced
-from warmopt._update.momentum import Scaled, momentum_key
-from warmopt._update.plan import Plan, count, restore
+from warmopt._update.compiling import stay_untraced
+from warmopt._update.plain import UNUSUAL
+from warmopt._update.planner import Planner
+from warmopt._update.update import momentum_key
 from warmopt.adaptive import check_criterion
 from warmopt.criteria import Criterion
 from warmopt.trace import Trace
@@ -38,20 +36,6 @@ def _delegated(name: str) -> Any:
         lambda self, value: setattr(self.wrapped, name, value),
         lambda self: delattr(self.wrapped, name),
     )
-
-
-class _Memo:
-    """What may be forgotten; in one object, since frameworks copy our attributes."""
-
-    def __init__(self) -> None:
-        self.plan: Plan
-        self.is_fresh = True  # never told to warm again, nor loaded
-        self.groups_done: int  # how many there are, once the warmup of all is over
-        self.pools: list[Watcher] = []  # of groups whose second moment is read
-        self.last: Scaled = []  # of the last step, for get_last_lr
-        self.found_inf: Tensor | None = None  # what a GradScaler has set
-        # The last step, which counts if what is on its way to the host is 0.
-        self.uncounted: tuple[HostCopy, Scaled] | None = None
 
 
 class Warmed(Optimizer):
@@ -136,12 +120,13 @@ class Warmed(Optimizer):
     @found_inf.setter
     def found_inf(self, value: Any) -> None:
         setattr(self.wrapped, "found_inf", value)  # noqa: B010
-        self._memo.found_inf = value
+        self._planner.found_inf = value
+        self._planner.plain = None  # such a step is counted in another way
 
     @found_inf.deleter
     def found_inf(self) -> None:
         delattr(self.wrapped, "found_inf")
-        self._memo.found_inf = None
+        self._planner.found_inf = None
 
     # Optimizer.__init__ is not called: it would make groups, state and hooks of our
     # own, and hook `step` a second time. Hooks are found by __getattr__.
@@ -176,25 +161,28 @@ class Warmed(Optimizer):
         watch = _checked_watch(watch)
         if not isinstance(trace, Trace | None):
             raise TypeError(f"trace must be a Trace, got {trace!r}. Use trace=Trace().")
-        reads = schedule.adaptive is not None or watch or trace is not None
-        if reads:
-            moment = schedule.adaptive.second_moment if schedule.adaptive else None
+        sampling = schedule.pace.sampling
+        if sampling is not None or watch or trace is not None:
+            moment = sampling.second_moment if sampling is not None else None
             check_has_second_moment(optimizer, moment)
-        clock = Clock(schedule, optimizer)
+        ramps = Ramps(schedule, optimizer)
+        states = States(ramps, optimizer)
         for index, group in enumerate(optimizer.param_groups):
-            clock.check_new(group, f"param group {index}")
+            states.check_new(group, f"param group {index}")
 
         self.wrapped: Optimizer = optimizer
-        self._clock = clock
-        self._momentum_start = momentum_start
-        self._watch = watch
-        self.trace = Trace() if trace is None and self._watch else trace
+        self.trace = Trace() if trace is None and watch else trace
+        self._ramps, self._states = ramps, states
+        self._momentum_start, self._watch = momentum_start, watch
         self._start()
 
     def _start(self) -> None:
         stay_untraced()
-        self._memo = _Memo()
-        self._enrol_groups()
+        # In one object, since frameworks copy our attributes into others.
+        self._planner = Planner(
+            self._states, self._momentum_start, self._watch, self.trace
+        )
+        self._planner.renew(self.wrapped)
         Hooks(self).register(self.wrapped)
 
     # --- the step -----------------------------------------------------------------
@@ -206,191 +194,22 @@ class Warmed(Optimizer):
         the base LR. After an exception, LR and count are what they were; but an update
         counts that was done before a hook after it has failed.
         """
-        self._opt_called = True  # for the order check of torch's schedulers
-        wrapped, memo = self.wrapped, self._memo
-        if memo.groups_done == len(wrapped.param_groups):
-            return wrapped.step(*args, **kwargs)
-
-        if memo.uncounted is not None:
-            self._settle()
-            return Warmed.step(self, *args, **kwargs)
-        plan, run = memo.plan, wrapped.step
-        if plan.may_capture and is_capturing():
-            plan.check_capture(wrapped.param_groups)
-        if plan.floats and (plan.is_compiled or in_compiled_region()):
-            run = eagerly(run)
-        scaled: Scaled = []
-        memo.last = scaled
-        if args or kwargs:
-            args, kwargs = self._with_closure_at_base_lr(args, kwargs, scaled)
-        try:
-            if any(plan.hooks) and getattr(wrapped.step, "hooked", False):
-                result = self._step_inside_hooks(run, args, kwargs, scaled)
-            else:
-                if not plan.scale(wrapped.param_groups, scaled):
-                    self._scale_anew(scaled)
-                result = run(*args, **kwargs)
-        except BaseException:
-            restore(scaled)
-            raise
-        plan, found_inf = memo.plan, memo.found_inf
-        restore(scaled, found_inf is None)
-        if plan.ends or plan.is_watched or found_inf is not None:
-            if scaled:  # else it was done before the hooks
-                plan.count_tensors(found_inf)
-            self._after_step()
-        return result
+        self._opt_called = True  # torch's schedulers ask whether a step came first
+        wrapped, planner = self.wrapped, self._planner
+        groups = wrapped.param_groups
+        if planner.passes_on == groups:
+            return wrapped.step(*args, **kwargs) if args or kwargs else wrapped.step()
+        if planner.plain is not None and not (args or kwargs):
+            result = planner.plain(planner, groups, wrapped.step)
+            if result is not UNUSUAL:
+                return result
+        return planner.run(wrapped, args, kwargs)
 
     # The wrapped step is hooked and profiled already; schedulers need not patch ours.
     step.hooked = True  # type: ignore[attr-defined]
     step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
 
-    def _scale(self, scaled: Scaled) -> None:
-        self._memo.last = scaled  # it may have been forgotten meanwhile
-        if not self._memo.plan.scale(self.wrapped.param_groups, scaled):
-            self._scale_anew(scaled)
-
-    def _scale_anew(self, scaled: Scaled) -> None:
-        """Scales by a new plan, where the last one no longer holds."""
-        restore(scaled)
-        scaled.clear()
-        self._enrol_groups().scale(self.wrapped.param_groups, scaled)
-
-    def _step_inside_hooks(
-        self,
-        run: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        scaled: Scaled,
-    ) -> Any:
-        """The step where it has hooks, which are user code: they run at the base LR.
-
-        So the LR is scaled by the last hook before the step, and put back by the first
-        one after it, which also counts the update. A class whose step calls that of its
-        parent runs its hooks twice.
-        """
-        wrapped, memo, depth = self.wrapped, self._memo, 0
-
-        def enter(*_: Any) -> None:
-            nonlocal depth
-            depth += 1
-            if depth == 1:
-                self._scale(scaled)
-
-        def leave(*_: Any) -> None:
-            nonlocal depth
-            depth -= 1
-            if depth == 0:
-                restore(scaled, memo.found_inf is None)
-                memo.plan.count_tensors(memo.found_inf)
-                memo.last = scaled[:]
-                scaled.clear()
-
-        handles = (
-            wrapped.register_step_pre_hook(enter),
-            wrapped.register_step_post_hook(leave),
-        )
-        # torch lets only other kinds of hooks be prepended.
-        wrapped._optimizer_step_post_hooks.move_to_end(handles[1].id, last=False)  # type: ignore[attr-defined]
-        try:
-            return run(*args, **kwargs)
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _with_closure_at_base_lr(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], scaled: Scaled
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments, the closure in them run at the base LR: it is user code."""
-        if args and callable(args[0]):
-            return (self._at_base_lr(args[0], scaled), *args[1:]), kwargs
-        if callable(kwargs.get("closure")):
-            closure = self._at_base_lr(kwargs["closure"], scaled)
-            return args, {**kwargs, "closure": closure}
-        return args, kwargs
-
-    def _at_base_lr(
-        self, closure: Callable[..., Any], scaled: Scaled
-    ) -> Callable[..., Any]:
-        @functools.wraps(closure)
-        def at_base_lr(*args: Any, **kwargs: Any) -> Any:
-            restore(scaled)
-            scaled.clear()
-            loss = closure(*args, **kwargs)
-            self._scale(scaled)
-            return loss
-
-        return at_base_lr
-
-    def _after_step(self) -> None:
-        """What there is to do after a step but seldom, or in adaptive mode."""
-        memo, plan, found_inf = self._memo, self._memo.plan, self._memo.found_inf
-        if found_inf is not None and plan.floats:
-            memo.uncounted = HostCopy(found_inf), memo.last
-            if not found_inf.is_cuda or any(p.is_collective for p in memo.pools):
-                # Now: nobody has to wait, or with the other ranks, lest one asks alone.
-                self._settle()
-        elif not self._is_capturing():
-            plan.looks_in -= 1
-            if plan.looks_in <= 0:
-                plan.look()
-        if plan.ends:
-            self._enrol_groups()
-
-    def _settle(self) -> None:
-        """Brings into the groups what only the device knew."""
-        if self._memo.uncounted is not None:
-            found_inf, scaled = self._memo.uncounted
-            self._memo.uncounted = None
-            if not found_inf.numbers():
-                count(scaled)
-                for pool in self._memo.pools:
-                    pool.after_update()
-        self._enrol_groups()
-
-    def _is_capturing(self) -> bool:
-        return self._memo.plan.may_capture and is_capturing()
-
     # --- groups -------------------------------------------------------------------
-
-    def _enrol_groups(self) -> Plan:
-        """Starts the clocks of new groups, and makes the plan of the next steps."""
-        memo, clock, wrapped = self._memo, self._clock, self.wrapped
-        seen: set[int] = set()
-        for group in wrapped.param_groups:
-            if DONE not in group:
-                clock.check_new(group, "a new param group")
-            clock.enrol(group)
-            for key in (UPDATES, DONE):
-                # A copied group has the tensors of the other one.
-                if id(own := group.get(key)) in seen and isinstance(own, Tensor):
-                    group[key] = own.clone()
-                seen.add(id(own))
-        memo.pools = self._formed_pools()
-        memo.plan = Plan(
-            wrapped, clock, memo.pools, self._momentum_start, memo.is_fresh
-        )
-        memo.groups_done = memo.plan.groups_done
-        return memo.plan
-
-    def _formed_pools(self) -> list[Watcher]:
-        """Pools of the groups that warm alike, if their second moment is read."""
-        schedule, trace = self._clock.schedule, self.trace
-        if schedule.adaptive is None and trace is None:
-            return []
-        alike: dict[Any, list[Group]] = {}
-        for group in self.wrapped.param_groups:
-            if not group.get(DONE, True):
-                alone = schedule.adaptive is not None and schedule.adaptive.per_group
-                begun = int(group[UPDATES]), group.get(FAST), group.get(SETTLED)
-                key = id(group) if alone else (*self._clock.length(group), *begun)
-                alike.setdefault(key, []).append(group)
-        known = {tuple(map(id, pool.groups)): pool for pool in self._memo.pools}
-        return [
-            known.get(tuple(map(id, groups)))
-            or Watcher(self.wrapped, groups, self._clock, self._watch, trace)
-            for groups in alike.values()
-        ]
 
     def add_param_group(self, param_group: Group) -> None:
         """Adds a group to the wrapped optimizer; it warms from its own first update.
@@ -402,9 +221,9 @@ class Warmed(Optimizer):
         if isinstance(param_group, dict):
             index = len(self.wrapped.param_groups)
             whole = {**self.wrapped.defaults, **param_group}
-            self._clock.check_new(whole, f"param group {index}")
+            self._states.check_new(whole, f"param group {index}")
         self.wrapped.add_param_group(param_group)
-        self._enrol_groups()
+        self._planner.renew(self.wrapped)
 
     def rewarm(
         self, steps: float | None = None, groups: Sequence[int] | None = None
@@ -435,43 +254,41 @@ class Warmed(Optimizer):
                     f"{wrong[0]!r}."
                 )
             chosen = {index: live[index] for index in groups}
+        states, planner = self._states, self._planner
         if steps is not None:
-            steps = self._clock.schedule.checked_steps("steps", steps)
+            steps = self._ramps.schedule.checked_steps("steps", steps)
         for index, group in chosen.items():
-            self._clock.check(group, f"param group {index}")
-            self._clock.rehearse_restart(group, steps)
-        self._settle()  # the last update belongs to the warmup before
+            states.check(group, f"param group {index}")
+            states.rehearse_restart(group, steps)
+        planner.catch_up(self.wrapped)  # the last update belongs to the warmup before
         for group in chosen.values():
-            self._clock.restart(group, steps)
-        self._memo.last, self._memo.pools, self._memo.is_fresh = [], [], False
-        self._enrol_groups()
+            states.restart(group, steps)
+        planner.forget()
+        planner.renew(self.wrapped)
 
     # --- what users ask -----------------------------------------------------------
+
+    def _groups(self) -> list[Group]:
+        """The param groups as they stand; a new one as it will be when it has begun."""
+        self._planner.catch_up(self.wrapped)  # the last update, if a GPU knew more
+        return list(map(self._states.begun, self.wrapped.param_groups))
 
     @property
     def done(self) -> bool:
         """Whether the warmup of every group is over."""
-        memo, groups = self._memo, self.wrapped.param_groups
-        if memo.groups_done != len(groups):
-            self._settle()
-        return memo.groups_done == len(groups)
+        if (is_over := self._planner.knows_over(self.wrapped)) is not None:
+            return is_over
+        return all(map(self._ramps.is_done, self._groups()))
 
     @property
     def done_reason(self) -> str | None:
         """Why the warmup ended, "settled" (early) or "cap"; None while it goes on."""
-        if not self.done:
-            return None
-        is_early = any(
-            group.get(FAST) and int(group[UPDATES]) < self._clock.length(group)[1]
-            for group in self.wrapped.param_groups
-        )
-        return "settled" if is_early else "cap"
+        return self._ramps.done_reason(self._groups()) if self.done else None
 
     @property
     def factors(self) -> list[float]:
         """Factor of each group's next update, dimensionless; 1 when it is over."""
-        self._settle()
-        return list(map(self._clock.factor, self.wrapped.param_groups))
+        return list(map(self._ramps.factor, self._groups()))
 
     def get_last_lr(self) -> list[Any]:
         """Effective LR of each group: what the wrapped optimizer used in the last step.
@@ -480,25 +297,23 @@ class Warmed(Optimizer):
         it is `group["lr"]` as it stands. A tensor LR gives a tensor.
         """
         groups = self.wrapped.param_groups
-        if self._memo.groups_done == len(groups):
+        if self._planner.passes_on == groups:
             return [group["lr"] for group in groups]
-        used = {
-            id(group): lr for group, key, _, lr, *_ in self._memo.last if key == "lr"
-        }
+        used = {id(g): lr for g, lr in zip(*self._planner.last, strict=True)}
         if not all(id(group) in used for group in groups):
             for group, factor in zip(groups, self.factors, strict=True):
                 used.setdefault(id(group), group["lr"] * factor)
         return [used[id(group)] for group in groups]
 
     def __repr__(self) -> str:
-        self._settle()
-        states = list(map(self._clock.describe, self.wrapped.param_groups))
+        states = list(map(self._ramps.describe, self._groups()))
         if len(set(states)) > 1:
             states = [f"group {index}: {state}" for index, state in enumerate(states)]
         else:
             states = states[:1]
-        watched = [text for pool in self._memo.pools if (text := pool.describe())]
-        mode = f"mode: {self._clock.schedule.mode}"
+        watchers = self._planner.watchers
+        watched = [text for watcher in watchers if (text := watcher.describe())]
+        mode = f"mode: {self._ramps.schedule.mode}"
         lines = "\n    ".join([mode, *states, *watched])
         return f"Warmed (\n    {lines}\n) {self.wrapped!r}"
 
@@ -517,7 +332,7 @@ class Warmed(Optimizer):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The wrapped optimizer's state dict; its param groups hold the warmup."""
-        self._settle()  # a hook does the same, but not every class runs them
+        self._before_save()  # a hook does the same, but not every class runs them
         return self.wrapped.state_dict(*args, **kwargs)
 
     def load_state_dict(
@@ -540,8 +355,8 @@ class Warmed(Optimizer):
         self._after_load()
 
     def __getstate__(self) -> dict[str, Any]:
-        lost = ("step", "_memo")  # a patch by someone else; references to groups
-        self._settle()
+        lost = ("step", "_planner")  # a patch by someone else; references to groups
+        self._before_save()
         return {key: value for key, value in vars(self).items() if key not in lost}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -551,17 +366,24 @@ class Warmed(Optimizer):
     # --- what the hooks on the wrapped optimizer ask: see loading.Hooks -------------
 
     def _before_save(self) -> None:
-        self._settle()
+        self._planner.catch_up(self.wrapped)
 
     def _before_load(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        self._settle()
+        planner = self._planner
+        if is_same_load(planner.loading, state_dict):
+            return state_dict  # whichever object loads, it is checked once
+        planner.catch_up(self.wrapped)
         live = self.wrapped.param_groups
-        return checked_and_completed(state_dict, live, self._clock)
+        checked = checked_and_completed(state_dict, live, self._states)
+        planner.loading = checked
+        return checked
 
     def _after_load(self) -> None:
-        self._memo.last, self._memo.pools, self._memo.uncounted = [], [], None
-        self._memo.is_fresh = False
-        self._enrol_groups()
+        if self._planner.loading is None:
+            return  # the hook has done it
+        self._planner.loading = None
+        self._planner.forget()
+        self._planner.renew(self.wrapped)
 
 
 def _checked_watch(watch: Sequence[Criterion]) -> tuple[Criterion, ...]:

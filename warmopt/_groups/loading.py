@@ -1,6 +1,6 @@
-"""Loading a state dict: checked before anything changes, completed from what is live.
+"""Loading a state dict: it is checked before anything changes, and then completed.
 
-Whichever of the two objects saves or loads, the hooks on the wrapped optimizer do it.
+Whichever of the two objects saves or loads, the hooks on the wrapped optimizer run.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 from torch.optim import Optimizer
 
-from warmopt._groups.clock import Clock
-from warmopt._keys import PACE_STATE, STATE, UPDATES, Group
+from warmopt._groups.state import States
+from warmopt._keys import UPDATES, Group
 
-__all__ = ["Hooks", "checked_and_completed"]
+__all__ = ["Hooks", "checked_and_completed", "is_same_load"]
 
 
 class Hooked(Protocol):
@@ -26,9 +26,9 @@ class Hooked(Protocol):
 
 
 class Hooks:
-    """The hooks on the wrapped optimizer, which may be pickled with it.
+    """The hooks on the wrapped optimizer. They may be pickled with it.
 
-    They hold the wrapper weakly: an abandoned or copied one must not act.
+    They hold the wrapper weakly, since one that was abandoned or copied must not act.
     """
 
     def __init__(self, warmed: Hooked | None = None) -> None:
@@ -38,7 +38,7 @@ class Hooks:
         return Hooks, ()
 
     def register(self, wrapped: Optimizer) -> None:
-        """Hooks its saving and loading, if it is of a class that has hooks."""
+        """Hooks saving and loading, if the class of the optimizer has such hooks."""
         if hasattr(wrapped, "_optimizer_load_state_dict_pre_hooks"):
             wrapped.register_state_dict_pre_hook(self._before_save)
             wrapped.register_load_state_dict_pre_hook(self._before_load)
@@ -60,30 +60,42 @@ class Hooks:
 
 
 def checked_and_completed(
-    state_dict: dict[str, Any], live: list[Group], clock: Clock
+    state_dict: dict[str, Any], live: list[Group], states: States
 ) -> dict[str, Any]:
-    """Checks what is ours in the state; takes what it lacks from the live groups."""
-    if "param_groups" not in state_dict:
-        return state_dict  # of a class with a form of its own
-    saved = list(state_dict["param_groups"])
-    if not all(isinstance(group, dict) for group in saved):
-        return state_dict  # torch will refuse it
-    for index, group in enumerate(saved):
-        clock.check(group, f"param group {index} of the loaded state")
-    bare = False
-    # Where there are more of the one than of the other, torch will refuse.
+    """Checks what is ours in a state dict, and adds what it lacks from the live groups.
+
+    Raises:
+        TypeError: A value of the warmup is of the wrong type.
+        ValueError: A value of the warmup is not allowed.
+    """
+    saved = state_dict.get("param_groups")
+    if saved is None or not all(isinstance(group, dict) for group in saved):
+        return state_dict  # a class with a form of its own; or torch will refuse it
+    completed, is_bare = list(saved), False
+    # If one has more groups than the other, torch will refuse the state.
     for index, (old, new) in enumerate(zip(live, saved, strict=False)):
-        ours = [clock.steps_key, clock.start_key]
+        name = f"param group {index} of the loaded state"
+        states.check(new, name)
+        missing: tuple[str, ...] = (states.ramps.steps_key, states.ramps.start_key)
         if UPDATES not in new:  # else what it lacks follows from its own count
-            ours += (*STATE, *PACE_STATE)
-        kept = {key: old[key] for key in ours if key in old and key not in new}
-        saved[index] = {**new, **kept}
-        clock.check_new(saved[index], f"param group {index} of the loaded state")
-        bare = bare or UPDATES in kept
-    if bare:
+            missing += states.keys
+        kept = {key: old[key] for key in missing if key in old and key not in new}
+        completed[index] = {**new, **kept}
+        states.rehearse(completed[index], name)
+        is_bare = is_bare or UPDATES in kept
+    if is_bare:
         warnings.warn(
             "The loaded state is of an optimizer without warmup: the warmup goes on "
             "from where it was. Call rewarm() to begin it anew.",
             stacklevel=4,
         )
-    return {**state_dict, "param_groups": saved}
+    return {**state_dict, "param_groups": completed}
+
+
+def is_same_load(checked: dict[str, Any] | None, state_dict: dict[str, Any]) -> bool:
+    """Whether a state dict is the one that was checked, or torch's copy of it."""
+    key = "param_groups"
+    return checked is not None and (
+        state_dict is checked
+        or (key in checked and state_dict.get(key) is checked[key])
+    )

@@ -12,16 +12,20 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from warmopt._pace import Pace, Ramp
 from warmopt.adaptive import Adaptive
-from warmopt.shapes import MODES, FixedMode, exponential, last_update
+from warmopt.shapes import MODES, FixedMode, Shape, exponential, last_update
 
 __all__ = ["MOST_UPDATES", "ModeLike", "ModeName", "Schedule"]
 
 MOST_UPDATES = 2**53  # beyond, float64 cannot count
 ModeName = Literal[FixedMode, "adaptive"]
-ModeLike = ModeName | Adaptive | Callable[..., float]
+ModeLike = ModeName | Pace | Callable[..., float]
+
+
+PACES: dict[str, Callable[[], Pace]] = {"adaptive": Adaptive}
 
 
 class Schedule:
@@ -29,79 +33,63 @@ class Schedule:
 
     Attributes:
         mode: Name of the mode; for a callable, its own name.
-        shape: Its formula, (update, steps, start) -> factor, as those of `shapes`.
+        pace: How the ramp is walked.
+        shape: The formula of the ramp, (update, steps, start) -> factor.
         steps: Length in updates; None where each group takes it from its beta2.
         start: Factor at update 0, dimensionless.
         offset: Updates, the first of all, that run at `start` before the ramp.
         total_steps: Updates of the whole run, of which a ratio is a share.
         steps_from_beta2: Rule that gives the length where `steps` is None.
-        adaptive: What may end the warmup early; None if nothing may.
     """
 
     def __init__(
         self,
-        mode: str | Adaptive | Callable[..., float],
+        mode: str | Pace | Callable[..., float],
         steps: float | None,
         start: float | None = None,
         offset: int = 0,
         total_steps: int | None = None,
     ) -> None:
-        self.steps_from_beta2: Callable[[float], float] | None = None
-        self.adaptive = Adaptive() if mode == "adaptive" else None
-        if isinstance(mode, Adaptive):
-            self.adaptive = mode
-        if self.adaptive is not None:
-            mode = self.adaptive.shape
-        if isinstance(mode, str) and mode in MODES:
-            self.mode = mode
-            self.shape, self.steps_from_beta2 = MODES[mode]
-            default_start = _default_start(self.shape)
-        elif callable(mode):
-            self.mode = _name(mode)
-            default_start = _default_start(mode)
-            ours = any(mode is known.shape for known in MODES.values())
-            takes_start = default_start is not None
-            self.shape = mode if ours else partial(_checked, mode, takes_start)
-        else:
-            kind = ValueError if isinstance(mode, str) else TypeError
-            raise kind(
-                f"mode must be one of {', '.join(MODES)}, adaptive, or a function of "
-                f"(update, steps), got {mode!r}."
-            )
-        if self.adaptive is not None:
-            self.mode = f"adaptive({self.mode})"
-            if steps is None and self.steps_from_beta2 is None:
-                self.steps_from_beta2 = MODES["untuned_linear"].steps_from_beta2
+        self.pace, shape = _pace_and_shape(mode)
+        name, self.shape, self.steps_from_beta2, default_start = _resolved(shape)
+        self.mode = self.pace.mode(name)
+        if self.pace.is_cap and steps is None and self.steps_from_beta2 is None:
+            self.steps_from_beta2 = MODES["untuned_linear"].steps_from_beta2
         if total_steps is not None and not (_is_int(total_steps) and total_steps > 0):
             raise _wrong("total_steps", total_steps, "a positive int")
         if not (_is_int(offset) and offset >= 0):
             raise _wrong("offset", offset, "an int of updates, >= 0")
         self.total_steps = total_steps
         self.offset = int(offset)
-        self.steps: float | None = None
+        self.steps = self._checked_length(steps)
+        if start is None:
+            start = default_start or 0.0
+        self.start = self.checked_start("start", start)
+
+    def _checked_length(self, steps: float | None) -> int | None:
+        """Returns `steps` in updates; None where the length follows from beta2."""
         if self.steps_from_beta2 is None:
             if steps is None:
                 raise TypeError(
                     f"steps must be given with mode={self.mode!r}, got None. Pass the "
                     "length in updates, or mode='untuned_linear' to take it from beta2."
                 )
-            self.steps = self.checked_steps("steps", steps)
-        elif steps is not None:
+            return self.checked_steps("steps", steps)
+        if steps is not None:
             raise TypeError(
                 f"steps must be left out with mode={self.mode!r}, which takes the "
                 f"length from beta2, got {steps!r}. For a length of your own use "
                 "mode='linear' or mode='saturating'."
             )
-        if start is None:
-            start = default_start or 0.0
-        self.start = self.checked_start("start", start)
+        return None
+
+    def ramp(self, steps: float, start: float) -> Ramp:
+        """A ramp of this shape, with a length in updates and a factor at update 0."""
+        return Ramp(self.shape, steps, start, self.offset, self.last_update(steps))
 
     def factor(self, update: float, steps: float, start: float) -> float:
         """Factor of an update (the first is 1) in a ramp of `steps` from `start`."""
-        if update > steps and update > self.last_update(steps):
-            return 1.0
-        ramped = update - self.offset
-        return float(self.shape(ramped, steps, start)) if ramped > 0 else start
+        return self.ramp(steps, start).factor(update)
 
     def last_update(self, steps: float) -> int:
         """Update after which a ramp of `steps` is over; 0 where there is none."""
@@ -119,8 +107,16 @@ class Schedule:
         if not (_is_int(steps) and 0 <= steps <= MOST_UPDATES):
             allowed = "an int of updates in [0, 2**53], or a ratio in (0, 1)"
             raise _wrong(name, steps, allowed)
-        self.last_update(int(steps))  # the shape may refuse it
+        self.check_length(name, int(steps))
         return int(steps)
+
+    def check_length(self, name: str, steps: float) -> None:
+        """Raises a ValueError that begins with `name` if the shape refuses a length."""
+        try:
+            self.last_update(steps)
+        except ValueError as error:
+            prefix = "" if name == "steps" else f"{name}: "
+            raise ValueError(f"{prefix}{error}") from None
 
     def checked_start(self, name: str, start: Any) -> float:
         """Returns a start factor as a float; `name` is for errors."""
@@ -129,6 +125,39 @@ class Schedule:
         if start == 0.0 and self.shape is exponential:
             raise _wrong(name, start, "> 0 with mode='exponential'")
         return float(start)
+
+
+def _pace_and_shape(mode: Any) -> tuple[Pace, Any]:
+    """The pace that a mode asks for, and the shape that it walks."""
+    pace = PACES[mode]() if isinstance(mode, str) and mode in PACES else mode
+    return (pace, pace.shape) if isinstance(pace, Pace) else (Pace(), mode)
+
+
+class _Resolved(NamedTuple):
+    """A shape as it was asked for: its name, its formula, and what it sets itself."""
+
+    name: str
+    shape: Shape
+    steps_from_beta2: Callable[[float], float] | None
+    default_start: float | None
+
+
+def _resolved(mode: Any) -> _Resolved:
+    if isinstance(mode, str) and mode in MODES:
+        known = MODES[mode]
+        default_start = _default_start(known.shape)
+        return _Resolved(mode, known.shape, known.steps_from_beta2, default_start)
+    if callable(mode):
+        default_start = _default_start(mode)
+        is_ours = any(mode is known.shape for known in MODES.values())
+        takes_start = default_start is not None
+        shape = mode if is_ours else partial(_checked, mode, takes_start)
+        return _Resolved(_name(mode), shape, None, default_start)
+    kind = ValueError if isinstance(mode, str) else TypeError
+    raise kind(
+        f"mode must be one of {', '.join(MODES)}, {', '.join(PACES)}, or a function of "
+        f"(update, steps), got {mode!r}."
+    )
 
 
 def _is_int(value: Any) -> bool:

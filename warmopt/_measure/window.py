@@ -40,7 +40,7 @@ class Window:
         windows: Ring (flat, so that a long one prints on one line) and latest of each
             group, of its own tensors; like these, they are written to in place.
         is_collective: Whether all ranks must take a reading together.
-        samples: Where they come from.
+        sources: Where they come from.
         every: Updates between readings.
     """
 
@@ -73,7 +73,7 @@ class Window:
         # Ranks sum alike, also where only one of them keeps a trace.
         self.is_collective = self._mesh is not None or process_group is not None
         self._in_full = in_full
-        self.samples = Sources(
+        self.sources = Sources(
             optimizer,
             params,
             second_moment,
@@ -130,18 +130,18 @@ class Window:
             self._pending = self._copied(), update - update % self.every
 
     @property
-    def has_window(self) -> bool:
+    def has_samples(self) -> bool:
         """Whether a sample was taken, or restored."""
         return self._taken > 0
 
     def is_of(self, params: list[Parameter]) -> bool:
         """Whether it is of these parameters still, one by one."""
-        mine = self.samples.params
+        mine = self.sources.params
         return len(params) == len(mine) and all(map(is_, params, mine))
 
     def is_due(self, update: int) -> bool:
         """Whether there is something to do after an update."""
-        return update % self.every == 0 or not self.samples.found
+        return update % self.every == 0 or not self.sources.found
 
     def after(self, update: int) -> Reading | None:
         """Takes a reading after an update, if it is time; returns the one before.
@@ -150,10 +150,10 @@ class Window:
             ValueError: The optimizer keeps no second moment.
         """
         takes_one = update % self.every == 0 and bool(self._sizes)
-        if not self.samples.found:
-            self.samples.look_up()
+        if not self.sources.found:
+            self.sources.look_up()
         elif takes_one:
-            self.samples.refresh()
+            self.sources.refresh()
         if not takes_one:
             return None
         before = None if self._pending is None else self._read(*self._pending)
@@ -184,14 +184,14 @@ class Window:
     def _beta2(self) -> float | None:
         """The decay in the first group that has one."""
         if self._process_group is None:
-            return next((moment.beta2 for moment in self.samples.found.values()), None)
+            return next((moment.beta2 for moment in self.sources.found.values()), None)
         for group in self._groups:  # alike on all ranks, whatever each of them holds
             with contextlib.suppress(ValueError):
                 return beta2(self._optimizer, group)
         return None
 
     def _take(self, update: int) -> None:
-        samples = self.samples.take(update)
+        samples = self.sources.take(update)
         if self.is_collective:
             samples = list(self._summed(torch.stack(samples, dim=1)).unbind(1))
         window, ring = len(self.ring), self.ring

@@ -1,14 +1,16 @@
-"""The plan of a step: which groups are scaled, what each follows, how it is counted.
+"""The plan of the next steps: which param groups are scaled, and what each follows.
 
-A plan is a snapshot, so that a step need not ask every group for every option. It is
-made anew whenever something may have changed; that the groups are still the same
-objects is checked at every step.
+A plan is made when something has changed, so that a step need not ask every group for
+every option. That the groups are still the same objects is checked at every step.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from operator import is_
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -18,14 +20,53 @@ from torch.optim.optimizer import (
 )
 
 from warmopt._device import count_on_device, may_capture
-from warmopt._groups.clock import Clock, Ramp
+from warmopt._groups.ramps import Ramps
 from warmopt._keys import UPDATES, Group
 from warmopt._measure.watchers import Watcher
 from warmopt._optimizers.couplings import check_first_lr
 from warmopt._update.compiling import is_compiled
-from warmopt._update.momentum import Scaled, scale_momentum
+from warmopt._update.update import Scaled, scale_lr, scale_momentum
 
-__all__ = ["Plan", "count", "restore"]
+__all__ = ["ASKED_EVERY", "Lane", "Plan", "is_frozen"]
+
+ASKED_EVERY = 8
+"""A group is asked whether it is frozen where its count is a multiple of this.
+
+To ask takes longer than all the rest. A group that was found frozen is not counted any
+more, so it is asked at every step, and it warms from the very step that finds it
+unfrozen. Who is asked when depends on the saved count alone, so a resumed run does the
+same.
+"""
+
+
+@dataclass(slots=True)
+class Lane:
+    """Param groups that get the same factor as long as their counts are equal.
+
+    Attributes:
+        follow: The function from the number of an update to its factor.
+        last: The update after which the warmup may be over without a look.
+        groups: The param groups.
+    """
+
+    follow: Callable[[int], float]
+    last: int
+    groups: list[Group]
+
+
+@dataclass(slots=True)
+class OnDevice:
+    """A param group with a tensor LR, whose count is a tensor on the same device.
+
+    Attributes:
+        group: The param group.
+        table: The factors of all its updates, see `factor_table`.
+        last: The update after which its warmup is over.
+    """
+
+    group: Group
+    table: Tensor
+    last: int
 
 
 class Plan:
@@ -33,58 +74,45 @@ class Plan:
 
     Attributes:
         groups: All of them.
-        floats: Those that warm with a float LR, or in adaptive mode; those that follow
-            the same stand together.
-        tensors: Those that warm with a tensor LR.
-        groups_done: How many groups there are, if none of them warms; else -1.
-        ends: Whether a warmup may be over after this step.
-        looks_in: Steps until `look` is to be called.
-        is_watched: Whether `looks_in` is to be counted down, and counts on a device up.
-        hooks: All that run around the wrapped step: dicts, which may fill up.
+        lanes: Those that warm, and are counted on the host.
+        on_device: Those that warm, and are counted on the device.
+        held: Those whose warmup is over below 1, with the factor that they keep.
+        is_over: Whether no group warms any more.
+        ends: Whether a new plan is needed after the step.
+        due_in: Steps until `look` is to be called.
+        hooks: All hooks that run around the wrapped step: dicts, which may fill up.
         may_capture: Whether there is a device that captures graphs.
-        is_compiled: Whether the wrapped step is, by hand.
+        is_compiled: Whether the wrapped step was compiled by hand.
     """
 
     def __init__(
         self,
         optimizer: Optimizer,
-        clock: Clock,
-        pools: list[Watcher],
+        ramps: Ramps,
+        watchers: Sequence[Watcher],
         momentum_start: float | None,
         is_fresh: bool,
     ) -> None:
-        self._optimizer, self._clock, self._pools = optimizer, clock, pools
-        self._momentum_start = momentum_start
+        self._optimizer, self._ramps, self._watchers = optimizer, ramps, watchers
+        self.momentum_start = momentum_start
         self.groups = list(optimizer.param_groups)
-        # As long as no group has been stepped; a tensor would have to be waited for.
+        # Fresh: no group has been stepped. A count on the device would have to be
+        # waited for.
         counts = [group.get(UPDATES, 0) for group in self.groups]
         self._is_fresh = is_fresh and not any(c for c in counts if type(c) is int)
-        self.floats: list[tuple[Ramp, list[Group]]] = []
-        self.tensors: list[tuple[Group, Ramp]] = []
-        shared: dict[int, Ramp | None] = {}  # one object for all that warm alike
-        for pool in pools if clock.schedule.adaptive is not None else ():
-            alike: dict[float, Ramp | None] = {}
-            for group in pool.groups:
-                *_, start = clock.read(group)
-                shared[id(group)] = alike.setdefault(start, clock.ramp(group))
-        for group in self.groups:
-            ramp = shared.get(id(group)) or clock.ramp(group)
-            if ramp is None:
-                continue
-            if ramp.table is not None:
-                self.tensors.append((group, ramp))
-            elif self.floats and self.floats[-1][0] is ramp:
-                self.floats[-1][1].append(group)
-            else:
-                self.floats.append((ramp, [group]))
-        self.groups_done = -1 if self.floats or self.tensors else len(self.groups)
+        self.lanes: list[Lane] = []
+        self.on_device: list[OnDevice] = []
+        self.held: list[tuple[Group, float]] = []
+        self._sort_groups()
+        self.is_over = not (self.lanes or self.on_device)
         self.ends = False
-        self._pooled = {
-            id(group) for p in pools if len(p.groups) > 1 for group in p.groups
+        # If one of these misses an update, it goes its own way from that step on,
+        # no matter who looks at it when.
+        self._shares_watcher = {
+            id(g) for each in watchers if len(each.groups) > 1 for g in each.groups
         }
-        self.is_watched = bool(pools or self.tensors)
-        self.looks_in = self._next_look()
-        self.hooks = (
+        self.due_in = self._next_look()
+        self.hooks: tuple[dict[int, Any], ...] = (
             getattr(optimizer, "_optimizer_step_pre_hooks", {}),
             getattr(optimizer, "_optimizer_step_post_hooks", {}),
             _global_optimizer_pre_hooks,
@@ -93,24 +121,101 @@ class Plan:
         self.may_capture = may_capture()
         self.is_compiled = is_compiled(optimizer.step)
 
+    def _sort_groups(self) -> None:
+        ramps, pace = self._ramps, self._ramps.pace
+        watched = {id(g): each for each in self._watchers for g in each.groups}
+        alike: dict[Any, Lane] = {}
+        for group in self.groups:
+            if not ramps.is_warming(group):
+                if (factor := pace.held(group)) != 1.0:
+                    self.held.append((group, factor))
+                continue
+            ramp, lr = ramps.ramp(group), group["lr"]
+            if isinstance(lr, Tensor) and pace.on_device:
+                table = ramps.table(ramp, lr)
+                self.on_device.append(OnDevice(group, table, ramp.last))
+                continue
+            key = ramp, watched.get(id(group))
+            if key not in alike:
+                alike[key] = Lane(pace.follow(group, ramp), ramp.last, [])
+                self.lanes.append(alike[key])
+            alike[key].groups.append(group)
+
+    def is_of(self, live: list[Group]) -> bool:
+        """Whether these are the groups that it was made for, one by one."""
+        return len(live) == len(self.groups) and all(map(is_, live, self.groups))
+
+    # --- before the wrapped step -----------------------------------------------------
+
+    def scale(self, live: list[Group], scaled: list[Scaled]) -> bool:
+        """Multiplies the LR of each warming group, and its momentum, by its factor.
+
+        Each is noted in `scaled` before it is changed, so that nothing is lost if this
+        is interrupted.
+
+        Args:
+            live: The param groups as the optimizer has them now.
+            scaled: The list of what is scaled, which is empty.
+
+        Returns:
+            False if a new plan is needed, since the groups are others, or somebody has
+            put a later count into one.
+        """
+        if not self.is_of(live):
+            return False
+        for lane in self.lanes:
+            if not self._scale_lane(lane, scaled):
+                return False
+        for each in self.on_device:
+            self._scale_on_device(each, scaled)
+        if self.momentum_start is not None:
+            for group in [each.group for each in scaled]:
+                factor = self._ramps.factor(group, self.momentum_start)
+                scale_momentum(group, min(factor, 1.0), scaled)
+        for group, factor in self.held:
+            scale_lr(group, factor, 0, scaled)
+        return True
+
+    def _scale_lane(self, lane: Lane, scaled: list[Scaled]) -> bool:
+        at, factor = 0, 1.0
+        for group in lane.groups:
+            update = group[UPDATES] + 1
+            if update != at:  # groups with the same count share one factor
+                self.ends = self.ends or update >= lane.last
+                if update > lane.last:
+                    return False
+                at, factor = update, lane.follow(update)
+                if update == 1 and self._is_fresh:
+                    self._check_first_lrs()
+            if not group["lr"] or _is_found_frozen(group, update):
+                update = 0  # it is scaled, but not counted
+                self.ends = self.ends or id(group) in self._shares_watcher
+            scale_lr(group, factor, update, scaled)
+        return True
+
+    def _check_first_lrs(self) -> None:
+        firsts = [lane.groups[0] for lane in self.lanes]
+        self._is_fresh = not any(group["lr"] for group in firsts)
+        for group in firsts:
+            check_first_lr(self._optimizer, group)
+
+    def _scale_on_device(self, each: OnDevice, scaled: list[Scaled]) -> None:
+        factor: Any = each.table.take(each.group[UPDATES])
+        if not isinstance(
+            each.group["lr"], Tensor
+        ):  # a scheduler has put a float there
+            factor = factor.item()
+        scale_lr(each.group, factor, 0, scaled)
+
     def check_capture(self, live: list[Group]) -> None:
-        """Raises where every replay of a captured graph would repeat one update."""
-        if self._clock.schedule.adaptive is not None:
+        """Raises RuntimeError where each replay of a graph would repeat one update."""
+        if not self._ramps.pace.on_device:
             raise RuntimeError(
                 "mode must be a fixed one for its warmup to be captured in a CUDA "
-                f"graph, got {self._clock.schedule.mode!r}, which decides on the host. "
+                f"graph, got {self._ramps.schedule.mode!r}, which decides on the host. "
                 "Use mode='linear', or capture when the warmup is done."
             )
-        frozen = None if self._momentum_start is None else "momentum_start"
-        if len(live) != len(self.groups):
-            frozen = "a param group that was never stepped"
-        for _, groups in self.floats:
-            frozen = f"lr={groups[0]['lr']!r}"
-        for group, ramp in self.tensors:
-            device = getattr(ramp.table, "device", None)
-            if any(param.device != device for param in group["params"]):
-                frozen = f"lr={group['lr']!r}"
-        if frozen:
+        if frozen := self._what_a_graph_would_freeze(live):
             raise RuntimeError(
                 "lr must be a tensor on the device for its warmup to be captured in a "
                 f"CUDA graph, got {frozen}: each replay would repeat this update. "
@@ -118,111 +223,49 @@ class Plan:
                 "capturable=True, or capture when the warmup is done."
             )
 
-    def scale(self, live: list[Group], scaled: Scaled) -> bool:
-        """Multiplies the LR of each warming group, and its momentum, by its factor.
+    def _what_a_graph_would_freeze(self, live: list[Group]) -> str | None:
+        for each in self.on_device:
+            device = each.table.device
+            if any(param.device != device for param in each.group["params"]):
+                return f"lr={each.group['lr']!r}"
+        for lane in self.lanes:
+            return f"lr={lane.groups[0]['lr']!r}"
+        if len(live) != len(self.groups):
+            return "a param group that was never stepped"
+        return None if self.momentum_start is None else "momentum_start"
 
-        Notes the update that is to be counted: none (0) for a group at LR 0, or a
-        frozen one, be there gradients or not.
+    # --- after it --------------------------------------------------------------------
 
-        Says whether it could: not if these are other groups than it was made for, or
-        someone has put a later count into one.
-        """
-        mine = self.groups
-        if len(live) != len(mine) or not all(map(is_, live, mine)):
-            return False
-        for ramp, groups in self.floats:
-            at, factor = 0, 1.0  # who began together shares one factor
-            for group in groups:
-                update = group[UPDATES] + 1
-                if update != at:
-                    if update >= ramp.last:
-                        self.ends = True
-                        if update > ramp.last:
-                            return False
-                    at, factor = update, ramp.formula(update, ramp.steps, ramp.start)
-                    if update == 1 and self._is_fresh:
-                        self._check_first_lrs()
-                base, params = group["lr"], group["params"]
-                if not base or (params and not params[0].requires_grad):
-                    update = update if base and not _is_frozen(params) else 0
-                    # Its pool parts in this very step, whoever looks at it when.
-                    self.ends = self.ends or (not update and id(group) in self._pooled)
-                value = base * factor
-                scaled.append((group, "lr", base, value, factor, update))
-                group["lr"] = value  # noted before, lest it be lost
-        if self.tensors:
-            self._scale_tensors(scaled)
-        if self._momentum_start is not None:
-            self._scale_momentum(self._momentum_start, scaled)
-        return True
-
-    def _check_first_lrs(self) -> None:
-        firsts = [groups[0] for _, groups in self.floats]
-        self._is_fresh = not any(group["lr"] for group in firsts)
-        for group in firsts:
-            check_first_lr(self._optimizer, group)
-
-    def _scale_tensors(self, scaled: Scaled) -> None:
-        for group, ramp in self.tensors:
-            base, on_device = group["lr"], ramp.table.take(group[UPDATES])  # type: ignore[union-attr]
-            # A scheduler may have put a float there.
-            ratio = on_device if isinstance(base, Tensor) else on_device.item()
-            scaled.append((group, "lr", base, base * ratio, ratio, 0))
-            group["lr"] = scaled[-1][3]
-
-    def _scale_momentum(self, start: float, scaled: Scaled) -> None:
-        for group in [entry[0] for entry in scaled]:
-            update, steps, _ = self._clock.read(group)
-            factor = self._clock.schedule.factor(update, steps, start)
-            scale_momentum(group, min(factor, 1.0), scaled)
-
-    def count_tensors(self, found_inf: Tensor | None) -> None:
-        """Counts the update on the device, for every tensor LR that it has moved."""
-        for group, ramp in self.tensors:
-            if not _is_frozen(group["params"]):
-                count_on_device(group[UPDATES], ramp.last, group["lr"], found_inf)
+    def count_on_device(self, found_inf: Tensor | None) -> None:
+        """Counts the update of every group whose count is a tensor."""
+        for each in self.on_device:
+            group = each.group
+            if not is_frozen(group["params"]):
+                count_on_device(group[UPDATES], each.last, group["lr"], found_inf)
 
     def look(self) -> None:
-        """Reads what costs too much to be read after every step: see `looks_in`."""
-        for pool in self._pools:
-            self.ends = pool.after_update() or self.ends
-        self.looks_in = self._next_look()
-        self.ends = self.ends or self.looks_in <= 0
+        """Does what costs too much to be done after every step: see `due_in`."""
+        for watcher in self._watchers:
+            self.ends = watcher.after_update() or self.ends
+        self.due_in = self._next_look()
+        self.ends = self.ends or self.due_in <= 0
 
     def _next_look(self) -> float:
         """Steps until a reading is due, or a count on the device may be at its end."""
-        left = [ramp.last - int(group[UPDATES]) for group, ramp in self.tensors]
-        return min(left + [pool.looks_in() for pool in self._pools], default=math.inf)
+        left = [each.last - int(each.group[UPDATES]) for each in self.on_device]
+        dues = [watcher.due_in() for watcher in self._watchers]
+        return min(left + dues, default=math.inf)
 
 
-def count(scaled: Scaled) -> None:
-    """Counts the updates that were noted, where that could not be done at once."""
-    for group, *_, update in scaled:
-        if update:
-            group[UPDATES] = update
+def _is_found_frozen(group: Group, update: int) -> bool:
+    """Whether the group is asked before this update, and is frozen."""
+    return not (update - 1) % ASKED_EVERY and is_frozen(group["params"])
 
 
-def restore(scaled: Scaled, counts: bool = False) -> None:
-    """Puts the base values back; `counts` the updates, if asked to.
-
-    An LR that is neither the base nor the scaled value was written by the optimizer
-    as it stepped, in effective units: the base becomes what it wrote / factor. (What
-    it writes into a tensor in place is lost: to see that would cost a host sync.)
-    """
-    for group, key, base, value, factor, update in scaled:
-        now = group[key]
-        if now is value:
-            group[key] = base
-        elif now is not base:
-            same = isinstance(now, float) and now == value
-            if same or (key == "lr" and not factor):
-                group[key] = base
-            elif key == "lr":
-                group[key] = now / factor
-        if counts and update:
-            group[UPDATES] = update
-
-
-def _is_frozen(params: list[Tensor]) -> bool:
-    """Of an empty group another rank may hold the parameters."""
-    return bool(params) and not any(param.requires_grad for param in params)
+def is_frozen(params: list[Tensor]) -> bool:
+    """Whether none of them requires grad. An empty list may be full on another rank."""
+    return (
+        bool(params)
+        and not params[0].requires_grad
+        and not any(param.requires_grad for param in params)
+    )

@@ -1,0 +1,141 @@
+"""The ramp that a param group follows, and the pace at which it does.
+
+A `Ramp` knows the factor at every position. A `Pace` knows which position an update
+has. What it must remember between two updates stands in the group, under keys of its
+own, so that it is saved and loaded with the group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from warmopt._keys import UPDATES, Group
+from warmopt.criteria import Reading
+from warmopt.shapes import Shape
+
+__all__ = ["Pace", "Ramp", "Sampling"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ramp:
+    """A shape with its length: the factor of the learning rate at every position.
+
+    Attributes:
+        shape: The formula, (update, steps, start) -> factor, as in `warmopt.shapes`.
+        steps: Length in updates.
+        start: Factor at position 0, dimensionless.
+        offset: Updates, the first of all, that run at `start` before the shape begins.
+        last: Position at which the ramp ends, in updates.
+    """
+
+    shape: Shape
+    steps: float
+    start: float
+    offset: int
+    last: int
+
+    def factor(self, position: float) -> float:
+        """Factor at a position: that of update 1 is at 1; after the end it is 1."""
+        if position > self.last:
+            return 1.0
+        ramped = position - self.offset
+        return self.shape(ramped, self.steps, self.start) if ramped > 0 else self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the second moment is read.
+
+    Attributes:
+        every: Updates between two readings.
+        window: Readings that a statistic looks back on.
+        per_group: Whether each param group is read and judged alone.
+        second_moment: Where it is, if warmopt cannot find it: see `Adaptive`.
+        process_group: The ranks that hold the shards: see `Adaptive`.
+        in_full: Whether all entries of a `Reading` are needed. If not, only
+            `inverse_root_variance` is computed.
+    """
+
+    every: int = 5
+    window: int = 5
+    per_group: bool = False
+    second_moment: str | Callable[..., Any] | None = None
+    process_group: Any = None
+    in_full: bool = True
+
+
+class Pace:
+    """How a param group walks its ramp. This is the fixed pace: one position an update.
+
+    Other paces are subclasses, which replace what differs. The rest of the package only
+    calls these methods and never asks which pace it is. A pace may walk the ramp
+    faster, or give the factor itself without a ramp, and it may end below 1.
+
+    Attributes:
+        shape: The shape that is walked: a name or a function, as `mode` of `Warmed`.
+        keys: The entries of a param group that the pace keeps.
+        is_cap: Whether `steps` is only the most that the warmup may take.
+        on_device: Whether the factor follows from the count alone. Then the count of a
+            tensor LR is a tensor as well, and a CUDA graph can replay the warmup.
+    """
+
+    shape: Any = "linear"
+    keys: ClassVar[tuple[str, ...]] = ()
+    is_cap: ClassVar[bool] = False
+    on_device: ClassVar[bool] = True
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """How the second moment is read; None where the pace does not need it."""
+        return None
+
+    def mode(self, shape: str) -> str:
+        """The name of the mode, which is saved; `shape` is the name of the shape."""
+        return shape
+
+    def begin(self, group: Group) -> None:
+        """Sets those of its keys that the group does not have yet."""
+
+    def check(self, group: Group, name: str) -> None:
+        """Raises TypeError or ValueError if one of its keys has a wrong value.
+
+        Args:
+            group: A param group in which a warmup has begun.
+            name: What the group is called in the error.
+        """
+
+    def follow(self, group: Group, ramp: Ramp) -> Callable[[int], float]:
+        """Returns the function from an update's number (the first is 1) to its factor.
+
+        It is kept for many updates, so it reads the group's own keys when it is called.
+        """
+        return ramp.factor
+
+    def is_over(self, group: Group, ramp: Ramp) -> bool:
+        """Whether the warmup is over after the updates that the group has done."""
+        return int(group[UPDATES]) >= ramp.last
+
+    def held(self, group: Group) -> float:
+        """The factor once the warmup is over; if it is not 1, it goes on for good."""
+        return 1.0
+
+    def done_reason(self, group: Group, ramp: Ramp) -> str:
+        """Why a warmup that is over has ended."""
+        return "cap"
+
+    def moves(self, group: Group) -> bool:
+        """Whether `counted` must be called after every update, not just at readings."""
+        return False
+
+    def counted(self, group: Group) -> None:
+        """Takes note of an update that has just been counted in the group."""
+
+    def judge(self, groups: Sequence[Group], reading: Reading) -> bool | None:
+        """Takes note of a reading of some groups; returns its verdict, if any."""
+        return None
+
+    def recorded(self) -> dict[str, Any]:
+        """What a `Trace` notes: the name of what acts, `on_settled` and `fast`."""
+        return {"criterion": None, "on_settled": "accelerate", "fast": None}

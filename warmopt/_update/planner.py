@@ -1,0 +1,160 @@
+"""Keeps the plan of the next steps, and all else that is remembered between steps.
+
+Nothing here has to be saved: it follows from the param groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from warmopt._device import HostCopy, is_capturing
+from warmopt._groups.state import States
+from warmopt._keys import Group
+from warmopt._measure.watchers import Watcher, watchers_of
+from warmopt._update.compiling import eagerly, in_compiled_region
+from warmopt._update.plain import plain_step
+from warmopt._update.plan import Plan
+from warmopt._update.update import Scaled, Update, put_back
+from warmopt.criteria import Criterion
+from warmopt.trace import Trace
+
+__all__ = ["Planner"]
+
+
+class Planner:
+    """Makes a plan when something has changed, and runs steps by it.
+
+    Attributes:
+        plan: The plan of the next steps.
+        passes_on: The param groups if there is nothing to do for any; else None.
+        plain: Runs a step that has nothing unusual, see `plain`; None if none is plain.
+        found_inf: What a GradScaler has set for the next step; None without one.
+        watchers: Those that read the second moment of some groups.
+        last: The groups of the last step, and the LR that each of them was stepped at.
+        loading: The groups of a state dict that was checked and is being loaded.
+    """
+
+    def __init__(
+        self,
+        states: States,
+        momentum_start: float | None,
+        watch: Sequence[Criterion],
+        trace: Trace | None,
+    ) -> None:
+        self._states, self._ramps = states, states.ramps
+        self._momentum_start, self._watch, self._trace = momentum_start, watch, trace
+        self._is_fresh = True  # it was never loaded, nor asked to warm again
+        self.plan: Plan
+        self.passes_on: list[Group] | None = None
+        self.plain: Callable[..., Any] | None = None
+        self.found_inf: Tensor | None = None
+        self.watchers: list[Watcher] = []
+        self.last: tuple[Sequence[Group], Sequence[Any]] = ((), ())
+        self.loading: Any = None
+        # The last step, which counts if what is on its way to the host is 0.
+        self._late: tuple[HostCopy, list[Scaled]] | None = None
+
+    def renew(self, wrapped: Optimizer) -> None:
+        """Starts the warmup of new groups, and makes a new plan."""
+        groups = wrapped.param_groups
+        self._states.begin_all(groups)
+        self.watchers = watchers_of(
+            wrapped, self._ramps, self._watch, self._trace, self.watchers
+        )
+        start, is_fresh = self._momentum_start, self._is_fresh
+        self.plan = Plan(wrapped, self._ramps, self.watchers, start, is_fresh)
+        is_idle = self.plan.is_over and not self.plan.held
+        self.passes_on = self.plan.groups if is_idle else None
+        self.plain = None
+
+    def forget(self) -> None:
+        """Drops what does not hold any more, as after a load; then call `renew`."""
+        self.last, self.watchers, self._late = ((), ()), [], None
+        self._is_fresh = False
+
+    def knows_over(self, wrapped: Optimizer) -> bool | None:
+        """Whether the warmup of every group is over; None if they must be asked."""
+        plan = self.plan
+        if (
+            self._late is not None
+            or plan.on_device
+            or not plan.is_of(wrapped.param_groups)
+        ):
+            return None
+        return plan.is_over
+
+    def run(
+        self, wrapped: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Runs a step of the wrapped optimizer as one update."""
+        self.catch_up(wrapped)
+        plan, step = self.plan, wrapped.step
+        if plan.may_capture and is_capturing():
+            plan.check_capture(wrapped.param_groups)
+        if plan.lanes and (plan.is_compiled or in_compiled_region()):
+            step = eagerly(step)
+        is_hooked = any(plan.hooks) and getattr(wrapped.step, "hooked", False)
+        result = Update(wrapped, self).run(step, args, kwargs, is_hooked)
+        self._after(wrapped)
+        return result
+
+    # --- what an update asks ---------------------------------------------------------
+
+    def scale(self, wrapped: Optimizer, scaled: list[Scaled]) -> None:
+        """Scales what is planned, by a new plan if the old one does not hold."""
+        if not self.plan.scale(wrapped.param_groups, scaled):
+            put_back(scaled)
+            self.renew(wrapped)
+            self.plan.scale(wrapped.param_groups, scaled)
+        lrs = [each for each in scaled if each.key == "lr"]
+        self.last = [each.group for each in lrs], [each.value for each in lrs]
+
+    def count(self, scaled: list[Scaled]) -> None:
+        """Counts the update of each group, unless the step was skipped.
+
+        A fused optimizer skips a step by itself if `found_inf` is not 0. On a GPU the
+        host does not wait to know that: the update is counted before the next one.
+        """
+        found_inf = self.found_inf
+        self.plan.count_on_device(found_inf)
+        if found_inf is not None and found_inf.is_cuda:
+            self._late = HostCopy(found_inf), scaled
+        elif found_inf is None or not found_inf.item():
+            for each in scaled:
+                each.count()
+
+    # --- after the step --------------------------------------------------------------
+
+    def _after(self, wrapped: Optimizer) -> None:
+        if self._late is not None:
+            # If ranks read together, all of them must do it at the same time: now.
+            if any(watcher.is_collective for watcher in self.watchers):
+                self.catch_up(wrapped)
+            return
+        self._look(wrapped)
+        if self.plain is None and self.found_inf is None:
+            self.plain = plain_step(self.plan)
+
+    def catch_up(self, wrapped: Optimizer) -> None:
+        """Counts the last update, if that had to wait for the device."""
+        if self._late is None:
+            return
+        (found_inf, scaled), self._late = self._late, None
+        if not found_inf.numbers():
+            for each in scaled:
+                each.count()
+        self._look(wrapped)
+
+    def _look(self, wrapped: Optimizer) -> None:
+        """Reads what is due, and makes a new plan if a warmup has ended."""
+        plan = self.plan
+        plan.due_in -= 1
+        if plan.due_in <= 0 and not (plan.may_capture and is_capturing()):
+            plan.look()
+            self.plain = None
+        if plan.ends:
+            self.renew(wrapped)
