@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from benchmarks.markdown import grid
+from benchmarks.markdown_tables import grid
 from benchmarks.study.measures import Results, loss, verdict
 from benchmarks.study.store import Row
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable
 from statistics import fmean, median_low
 
-from benchmarks.markdown import grid
+from benchmarks.markdown_tables import grid
 from benchmarks.study.measures import (
     Group,
     Results,

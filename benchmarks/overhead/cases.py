@@ -14,8 +14,8 @@ from torch import optim
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from benchmarks.contenders import Wrap
-from benchmarks.devices import Device
+from benchmarks.overhead.contenders import Wrap
+from benchmarks.overhead.devices import Device
 
 Shapes = list[tuple[int, ...]]
 

@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.timing import Step, thread_clock
+from benchmarks.overhead.timing import Step, thread_clock
 
 Counts = dict[str, int | None]
 """What one step does, by what is counted; None where it cannot be told here."""

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 
-from benchmarks.timing import Step
+from benchmarks.overhead.timing import Step
 from warmopt import Adaptive, Warmed
 from warmopt.criteria import InverseRootVariance
 

@@ -21,11 +21,18 @@ from typing import Any
 import torch
 
 import warmopt
-from benchmarks.contenders import CONTROL, PEER
-from benchmarks.devices import Counts, Device
-from benchmarks.timing import Estimate, Runner, added_ns, ratio, share, unresolved
+from benchmarks.overhead.contenders import CONTROL, PEER
+from benchmarks.overhead.devices import Counts, Device
+from benchmarks.overhead.timing import (
+    Estimate,
+    Runner,
+    added_ns,
+    ratio,
+    share,
+    unresolved,
+)
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 LIBRARIES = ("accelerate", "pytorch-warmup", "timm", "transformers")
 

@@ -20,11 +20,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.cases import CASES, QUICK, WRAPS, Case
-from benchmarks.contenders import CONTENDERS, CONTROL, OURS, STEPS, Seat, bare
-from benchmarks.devices import DEVICES, Device, count
-from benchmarks.record import RESULTS, Row, environment, quoted, rows, write
-from benchmarks.timing import Runner, measure, ratio
+from benchmarks.overhead.cases import CASES, QUICK, WRAPS, Case
+from benchmarks.overhead.contenders import CONTENDERS, CONTROL, OURS, STEPS, Seat, bare
+from benchmarks.overhead.devices import DEVICES, Device, count
+from benchmarks.overhead.record import RESULTS, Row, environment, quoted, rows, write
+from benchmarks.overhead.timing import Runner, measure, ratio
 
 SECONDS, QUICK_SECONDS = 5.0, 2.0  # per case; twice that with all contenders
 LEAST, MOST = 10, 300  # rounds per case

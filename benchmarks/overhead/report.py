@@ -1,4 +1,4 @@
-"""Writes docs/performance.md: python -m benchmarks.report RECORD...
+"""Writes docs/performance.md: python -m benchmarks.overhead.report RECORD...
 
 Of a record it quotes ratios and counts only: microseconds are of one machine. Without a
 record of a device the page says that nothing has been measured on it.
@@ -12,11 +12,11 @@ from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 
-from benchmarks.contenders import CONTENDERS, CONTROL, OURS, STEPS
-from benchmarks.markdown import grid
-from benchmarks.record import Record, Row, interval, read
+from benchmarks.markdown_tables import grid
+from benchmarks.overhead.contenders import CONTENDERS, CONTROL, OURS, STEPS
+from benchmarks.overhead.record import Record, Row, interval, read
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 BYTECODES = ROOT / "tests" / "baselines" / "bytecodes.json"
 
@@ -33,7 +33,7 @@ differs from one process to the next.
 
 *Warming* is during the warmup, *done* after it. The number at the end of a case is how
 many param groups there are. This page is made from the records that it names, by
-`python -m benchmarks.report`; the tests make it again and compare.
+`python -m benchmarks.overhead.report`; the tests make it again and compare.
 """
 
 MACHINERY = """\
