@@ -14,6 +14,7 @@ from benchmarks.study.config import Config
 from benchmarks.study.measures import Results
 from benchmarks.study.store import read
 
+PICTURES = "pictures"  # the folder of the figures, beside the page
 MARKED = re.compile(r"(<!-- (table|figure): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -38,8 +39,9 @@ def rendered(text: str, results: Results, folder: Path | None) -> str:
             return head + end
         file, draw = f"study-{results.study.name}-{name}.png", every[kind][name]
         if folder is not None:
-            draw(results, folder / file)
-        return f"{head}\n![{draw.__doc__}]({file})\n\n{end}"
+            (folder / PICTURES).mkdir(exist_ok=True)
+            draw(results, folder / PICTURES / file)
+        return f"{head}\n![{draw.__doc__}]({PICTURES}/{file})\n\n{end}"
 
     return MARKED.sub(made, text)
 

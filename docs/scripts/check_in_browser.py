@@ -1,6 +1,6 @@
 """Opens every page of the site in Chromium, as wide as a phone, and says what is wrong.
 
-    make docs && python -m docs.in_browser
+    make docs && python -m docs.scripts.check_in_browser
 
 Run by hand, where there is a `chromium`. A page must not scroll sideways (a table, a
 picture or a formula in it may), nor ask anyone but its own server for anything, and its
@@ -16,7 +16,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-SITE = Path(__file__).parent.parent / "build" / "docs"
+SITE = Path(__file__).parent.parent.parent / "build" / "docs"
 WIDTH = 390
 MAY_SCROLL = "pre, .table-wrapper, .formula, p:has(> img)"
 

@@ -1,4 +1,7 @@
-"""Draws the pictures of the README and the site: python -m docs.pictures."""
+"""Draws the pictures of the README and of the site.
+
+Run it from the root of the repository: python -m docs.scripts.draw_pictures.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from warmopt._tools.plots import save_curves
 from warmopt.criteria import Drift, UpdateRMS
 from warmopt.shapes import MODES
 
-HERE = Path(__file__).parent
+PICTURES_FOLDER = Path(__file__).parent.parent / "pictures"
 UPDATES, WARMUP = 200, 50
 SCHEDULERS: dict[str, Callable] = {
     "no schedule": lambda o: lr_scheduler.ConstantLR(o, 1.0),
@@ -166,4 +169,4 @@ def draw(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    draw(HERE)
+    draw(PICTURES_FOLDER)
