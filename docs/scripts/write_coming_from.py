@@ -140,13 +140,13 @@ optimizer = Warmed(optimizer, steps=n * k, offset=k, mode=mode)
 
 
 def line(row: Row) -> str:
-    """A row of a peer's table."""
+    """Writes a row of a peer's table."""
     ran = " ✓" if row.run else ""
     return f"| `{row.theirs}`{ran} | `Warmed(optimizer, {row.ours})` | {row.note} |"
 
 
 def page() -> str:
-    """The whole page."""
+    """Returns the whole page."""
     parts = [HEAD]
     for peer, rows in groupby(ROWS, key=lambda row: row.peer):
         table = ["| there | here | note |", "|---|---|---|", *map(line, rows)]
