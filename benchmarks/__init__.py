@@ -1,14 +1,10 @@
-"""What warmopt costs, measured: python -m benchmarks.overhead.
+"""What warmopt costs, and what it does to the result of a training.
 
-The map, from the top down:
-    overhead      the command: measures the cases, writes a record
-    record        where it ran, what it measured, and the table of it
-    cases         models, optimizers, param groups
-    contenders    warmopt and its peers, all around one optimizer
-    devices       CPU and CUDA: their clocks, what can be counted on them
-    timing        blocks in pairs, intervals, and what may be said of them
-    report        docs/performance.md, from records
-    markdown      tables
+Two programs, each with a map of its own in its `__init__.py`:
+    overhead            what a step costs: python -m benchmarks.overhead
+    study               what a warmup does to the final loss: python -m benchmarks.study
 
-What an adaptive warmup does to the final loss: python -m benchmarks.study.
+What both use:
+    markdown_tables     writes a table in Markdown
+    results/            what both have measured
 """

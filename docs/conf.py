@@ -21,19 +21,20 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
-default_role = "py:obj"  # a single backtick is code, and a link where there is one
+default_role = "py:obj"  # text in single backticks is code, and a link if it can be
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
-# Two frameworks that take seconds to import, for a base class each; and autodoc would
-# import them after all, to look for the source of these classes.
+# These two frameworks take seconds to import, and only one base class of each is used.
+# So they are mocked. Without the loop below, autodoc would still import them, to look
+# for the source of these classes.
 autodoc_mock_imports = ["lightning", "transformers"]
 for name in ("lightning.pytorch", "transformers"):
     ModuleAnalyzer.cache["module", name] = PycodeError("a mock has no source")
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 68
 napoleon_attr_annotations = False
-napoleon_use_ivar = True  # attributes as one list
+napoleon_use_ivar = True  # shows attributes as one list
 napoleon_custom_sections = ["Reference", "Shape"]
 
 html_theme = "furo"
@@ -44,32 +45,33 @@ html_copy_source = False
 html_math_renderer = "mathml"
 
 
-# MathML needs no script, no font and no network, and docutils can write it.
+# Browsers show MathML without a script, a font or a network; docutils can write it.
 def inline_math(writer, node: nodes.math) -> None:
-    """Writes a formula in a line of text."""
+    """Writes a formula that is part of a line."""
     writer.body.append(tex2mathml(node.astext()))
     raise nodes.SkipNode
 
 
 def block_math(writer, node: nodes.math_block) -> None:
-    """Writes a formula on lines of its own; a wide one scrolls."""
+    """Writes a formula on its own line; a wide one can be scrolled."""
     formula = tex2mathml(node.astext(), as_block=True)
     writer.body.append(f'<div class="formula">{formula}</div>')
     raise nodes.SkipNode
 
 
 def complete(app: Sphinx, page: str, source: list[str]) -> None:
-    """Adds what a page cannot say to both a reader of the file and to Sphinx."""
-    # A record is no page of the site: it is downloaded.
+    """Changes the text of a page where Sphinx needs something else than a reader."""
+    # A record is not a page of the site, so this makes it a download.
     source[0] = source[0].replace("](../benchmarks/", "](path:../benchmarks/")
     if page == "command-line":
         command = typer.main.get_command(commands)
         context = typer.Context(command, info_name="warmopt")
         options = get_docs_for_click(obj=command, ctx=context, name="warmopt", indent=1)
-        source[0] += re.sub(r" (--[a-z-]+)", r" `\1`", options)  # lest it be a dash
+        # In backticks, so that Sphinx does not turn -- into a dash.
+        source[0] += re.sub(r" (--[a-z-]+)", r" `\1`", options)
 
 
 def setup(app: Sphinx) -> None:
-    """Is called by Sphinx."""
+    """Connects all this to Sphinx, which calls this function."""
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
     app.connect("source-read", complete)

@@ -20,13 +20,20 @@ import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
-from benchmarks import report
-from benchmarks.cases import CASES, MODELS, Case
-from benchmarks.contenders import CONTENDERS, CONTROL, OURS, STEPS, Seat, linear_lr
-from benchmarks.devices import Cpu, Cuda
-from benchmarks.overhead import app
-from benchmarks.record import RESULTS, read, table
-from benchmarks.timing import (
+from benchmarks.overhead import report
+from benchmarks.overhead.__main__ import app
+from benchmarks.overhead.cases import CASES, MODELS, Case
+from benchmarks.overhead.contenders import (
+    CONTENDERS,
+    CONTROL,
+    OURS,
+    STEPS,
+    Seat,
+    linear_lr,
+)
+from benchmarks.overhead.devices import Cpu, Cuda
+from benchmarks.overhead.record import RESULTS, read, table
+from benchmarks.overhead.timing import (
     BLOCK_NS,
     Estimate,
     Runner,
@@ -418,7 +425,7 @@ def test_the_cuda_branch_runs_but_for_cuda_itself(
         "set_sync_debug_mode": modes.append,
     }.items():
         monkeypatch.setattr(torch.cuda, name, fake)
-    monkeypatch.setattr("benchmarks.devices.profile", no_profile)
+    monkeypatch.setattr("benchmarks.overhead.devices.profile", no_profile)
     cases = ("--cases", "tiny-sgd-fused-1", "--cases", "llama-7b-*")
     run(
         *("--device", "cuda", *cases, "--seconds", "0.01"),

@@ -18,8 +18,8 @@ import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from benchmarks.contenders import Naive
-from benchmarks.devices import Cpu, count
+from benchmarks.overhead.contenders import Naive
+from benchmarks.overhead.devices import Cpu, count
 from tests.bytecodes import bytecodes
 from warmopt import Adaptive, Warmed
 from warmopt.warmed import ModeLike

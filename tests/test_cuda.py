@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.devices import no_syncs
+from benchmarks.overhead.devices import no_syncs
 from tests.optimizers import TORCH_ROWS, Row, assert_same, snapshot
 from tests.reference import stepped_at
 from warmopt import Warmed

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from docs.coming_from import PAGE, page
+from docs.scripts.write_coming_from import PAGE, page
 from tests.peers import LR, ROWS, Row, build
 from tests.reference import watch
 from warmopt import Warmed
@@ -126,5 +126,5 @@ def test_the_page_has_a_scheduler_called_once_an_epoch() -> None:
 
 
 def test_the_page_is_made_from_the_table() -> None:
-    """If it is not: python -m docs.coming_from."""
+    """If it is not: python -m docs.scripts.write_coming_from."""
     assert PAGE.read_text(encoding="utf-8") == page()

@@ -119,11 +119,11 @@ def test_the_page_of_the_command_line_has_every_option(site: Path) -> None:
 
 
 def test_the_script_draws_the_pictures_that_there_are(tmp_path: Path) -> None:
-    from docs.pictures import PICTURES, draw
+    from docs.scripts.draw_pictures import PICTURES, draw
 
     draw(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert len(names) == len(PICTURES)
-    pictures = {path.name for path in (ROOT / "docs").glob("*.png")}
+    pictures = {path.name for path in (ROOT / "docs" / "pictures").iterdir()}
     others = {name for name in pictures if name.startswith(("demo", "study-"))}
     assert names | others == pictures

@@ -88,7 +88,7 @@ def test_a_study_survives_a_kill_and_renders(tmp_path: Path) -> None:
     text = study.page.read_text()
     assert "| adaptive 80 % every=2 fast=10 |" not in text  # no plain warmup
     assert "| fixed 10 % | 2 |" in text
-    assert {path.name for path in tmp_path.glob("*.png")} == {
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {
         "study-tiny-by_lr.png",
         "study-tiny-misset.png",
     }

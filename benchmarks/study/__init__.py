@@ -1,18 +1,20 @@
 """What an adaptive warmup does to the final loss: python -m benchmarks.study CONFIG.
 
 The map, from the top down:
-    __main__      the command: runs what is missing, or renders a page
+    __main__      the command: runs what is missing, or writes a page
     config        from a TOML file to the runs of its grid
-    pool          the runs in parallel processes, their time limits
-    store         the results: JSON lines that survive a kill
+    pool          runs in parallel processes, with a time limit
+    store         the results: JSON lines; if a run is killed, they stay
     train         one run
-    warmups       what is compared, and the controls that follow from a run
-    rules         candidate criteria, which are not part of warmopt
-    tasks         what is trained; data, models, cifar: their parts
-    pages         tables and figures into a page, between its markers
-    tables, figures     of docs/study.md; short: the tables of docs/adaptive.md
-    measures      regret, intervals, sensitivity
-    quick         a small grid, killed half-way and resumed
+    warmups       what is compared, and the controls made from a run
+    rules         criteria on trial, which are not part of warmopt
+    tasks         what is trained; its parts are in data, models, cifar
+    pages         writes tables and figures between the markers of a page
+    tables        the tables of docs/study.md
+    figures       its figures
+    short         the tables of docs/adaptive.md
+    measures      regret, intervals, sensitivity to the learning rate
+    quick         a small grid, which is killed half-way and continued
 
 Needs Python 3.11.
 """

@@ -52,7 +52,7 @@ def main(
 
 
 def run(study: config.Config, store: Store, where: pool.Where) -> None:
-    """With a bar of all runs, those of earlier sessions included."""
+    """Runs what is missing, with a progress bar that also counts the earlier runs."""
     columns = (
         *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
         *(TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn()),

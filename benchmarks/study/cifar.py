@@ -1,8 +1,9 @@
 """CIFAR-10 from a folder, and the two networks of published warmup experiments.
 
-The folder holds the binary version as its authors ship it: `data_batch_1.bin` to
-`data_batch_5.bin` and `test_batch.bin`, in each 10 000 times one byte of label and 3072
-of image (red, green, blue, each 32 x 32). Nothing is downloaded.
+The folder must hold the binary version, as its authors offer it: `data_batch_1.bin` to
+`data_batch_5.bin` and `test_batch.bin`. Each file has 10 000 images. An image is one
+byte for the label and 3072 bytes for the pixels (red, green, blue, each 32 x 32).
+Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
 def read(paths: Iterable[Path]) -> tuple[Tensor, Tensor]:
-    """Images, normalised, [n, 3, 32, 32], and labels."""
+    """Reads normalised images, of shape [n, 3, 32, 32], and their labels."""
     content = bytearray()
     for path in paths:
         data = path.read_bytes()
@@ -50,7 +51,7 @@ def cifar10(folder: Path | None) -> Data:
     window = torch.arange(32)
 
     def batch(draw: torch.Generator, size: int) -> tuple[Tensor, Tensor]:
-        """Cropped at random from 4 pixels of padding, every other one mirrored."""
+        """Draws images, pads and crops them at random, and mirrors half of them."""
         chosen = torch.randint(len(x), (size,), generator=draw)
         top, left = torch.randint(9, (2, size, 1), generator=draw)
         mirrored = torch.randint(2, (size, 1), generator=draw).bool()
@@ -107,7 +108,7 @@ class WideBlock(nn.Module):
 
 
 def stages(block: type[nn.Module], each: int, widths: list[int]) -> nn.Module:
-    """Three stages of `each` blocks; the second and third halve the image."""
+    """Builds three stages of `each` blocks; stages two and three halve the image."""
     layers = []
     for stage, (inputs, outputs) in enumerate(pairwise(widths)):
         for i in range(each):

@@ -1,4 +1,4 @@
-"""From a TOML file to the runs of its grid. core.toml shows every key."""
+"""Reads a TOML file and makes the runs of its grid. core.toml shows every key."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ NEEDED = ("tasks", "lrs", "updates", "warmups")
 
 
 class Planned(NamedTuple):
-    """A run, and the controls that are to follow from its result.
+    """A run, and the controls that will be made from its result.
 
-    Length and area are of the very run, with its seed. A replay of the factors with the
-    same seed would be the same run to the last bit: it is of the next seed's run.
+    The controls `length` and `area` use the same seed as the run. A `replay` uses the
+    next seed: with the same seed it would repeat the run to the last bit.
     """
 
     run: Settings
@@ -45,10 +45,10 @@ class Config(NamedTuple):
 
     Attributes:
         name: Stem of the file.
-        page: Where tables and figures go.
+        page: The file that gets the tables and figures.
         timeout: Seconds that a run may take.
-        plan: The runs, those of the first seed first.
-        tuning: Seeds on which only fixed lengths ran, for the best to be chosen.
+        plan: The runs, beginning with those of the first seed.
+        tuning: Seeds for fixed lengths only. On them the best length is chosen.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Config(NamedTuple):
 
 
 def read(path: Path) -> Config:
-    """Raises ValueError that names the key and its value where something is wrong."""
+    """Reads a study; a ValueError names the key and the value that are wrong."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
@@ -91,7 +91,8 @@ def read(path: Path) -> Config:
                 for planned in runs(where, grid, expanded, seed, following):
                     if own is seeds or planned.run["warmup"]["kind"] == "linear":
                         found.append((turn, planned))
-    # The nth seed of every grid before the next one: what is cut off is still a study.
+    # Runs all grids with one seed before the next seed. So even if the study is stopped
+    # early, its results can be compared.
     plan: dict[str, Planned] = {}
     for _, planned in sorted(found, key=lambda each: each[0]):
         old = plan.get(key := key_of(planned.run), planned)
@@ -149,7 +150,7 @@ def runs(
 def warmups_of(
     name: str, table: dict[str, Any]
 ) -> Iterator[tuple[Settings, tuple[str, ...]]]:
-    """Every combination of the options that are lists."""
+    """Makes a warmup for every combination of the options that are lists."""
     where, options = f"warmups.{name}: ", dict(table)
     kind, controls = options.pop("kind", None), tuple(options.pop("controls", ()))
     if kind not in WARMUPS:
@@ -179,7 +180,7 @@ def check_adaptive(where: str, options: dict[str, Any]) -> None:
     try:
         settled = options.get("on_settled", "accelerate")
         Adaptive(RULES[rule](**constants), on_settled=settled, **own)
-    except (TypeError, ValueError) as error:  # they name the argument
+    except (TypeError, ValueError) as error:  # its text names the argument
         raise ValueError(f"{where}{error}") from None
 
 

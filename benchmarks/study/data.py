@@ -1,7 +1,7 @@
-"""The data of the tasks: all of it ships with Python or scikit-learn.
+"""The data of the tasks. All of it comes with Python or scikit-learn.
 
-Handwritten digits (1797 images of 8 x 8), and the text of Python's help topics, as
-characters and as words.
+There are handwritten digits (1797 images of 8 x 8), and the text of Python's help
+topics, as characters and as words.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from warmopt._tools.demo import encoded_text
 
 CONTEXT = 24
 WORDS_BEFORE = 4
-NEXT_WORDS = 64  # that are told apart; all others are one class
+NEXT_WORDS = 64  # a class for each of these; all other words share one class
 
 
 class Data(NamedTuple):
-    """Draws batches for training; the validation set is always the same."""
+    """What draws batches for training, and a validation set that never changes."""
 
     batch: Callable[[torch.Generator, int], tuple[Tensor, Tensor]]
     validation: tuple[Tensor, Tensor]
@@ -33,7 +33,7 @@ class Data(NamedTuple):
 
 
 def of_samples(x: Tensor, y: Tensor, held_out: int, classes: int) -> Data:
-    """Drawn from all but the last samples, with replacement."""
+    """Draws with replacement; the last samples are kept for validation."""
     train = len(x) - held_out
 
     def batch(draw: torch.Generator, size: int) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,7 @@ def characters() -> Data:
 
 @cache
 def words() -> Data:
-    """A few words and the next one: most words are rare, as Zipf has it."""
+    """Some words, and the next one to guess. Most words are rare (Zipf's law)."""
     text = re.findall(r"\w+|[^\w\s]", " ".join(topics[name] for name in sorted(topics)))
     known = {word: i for i, (word, _) in enumerate(Counter(text).most_common())}
     codes = torch.tensor([known[word] for word in text])

@@ -1,4 +1,7 @@
-"""The figures of docs/study.md."""
+"""The figures of docs/study.md.
+
+The docstring of a figure is also its description on the page.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def by_lr(results: Results, path: Path) -> None:
         axis.set_xscale("log")
         axis.set_yscale("log")
         for told in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
-            told(LogFormatter(minor_thresholds=(1, 0.4)))  # 0.1, not a power
+            told(LogFormatter(minor_thresholds=(1, 0.4)))  # 0.1, not 10^-1
         for name in SHOWN:
             found = [
                 (group.cell.lr, list(losses.values()))

@@ -1,4 +1,4 @@
-"""What the results say of a warmup: regret, intervals, sensitivity to the LR."""
+"""What the results say about a warmup: regret, intervals, sensitivity to the LR."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from benchmarks.study.pool import follow
 from benchmarks.study.store import Row, key_of
 from benchmarks.study.warmups import Settings
 
-MOST = 0.3  # of a run: the longest fixed warmup that may count as the best one
+MOST = 0.3  # the longest fixed warmup that may be the best, as a part of the run
 # 97.5 % points of Student's t, by degrees of freedom.
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 class Results(NamedTuple):
-    """A study, and what there is of it."""
+    """A study, and its results so far."""
 
     study: Config
     machine: Row
@@ -27,7 +27,7 @@ class Results(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """Where warmups are compared."""
+    """Warmups are compared only within the same cell."""
 
     task: str
     optimizer: str
@@ -37,7 +37,7 @@ class Cell(NamedTuple):
 
 
 def label(warmup: Settings, updates: int) -> str:
-    """A warmup in words, its length as a share of the run."""
+    """Describes a warmup in words, with its length as a share of the run."""
     options = dict(warmup)
     kind, steps = options.pop("kind"), options.pop("steps", None)
     share = "" if steps is None else f"{100 * steps / updates:.3g} %"
@@ -52,7 +52,7 @@ def label(warmup: Settings, updates: int) -> str:
 
 
 def loss(row: Row) -> float:
-    """What is worse than a guess, or has no end, counts as a guess."""
+    """The final loss. If it is worse than guessing, or not finite, guessing counts."""
     if row.get("error") or row["loss"] is None:
         return math.inf if row.get("error") else float(row["chance"])
     return float(min(row["loss"], row["chance"]))
@@ -63,11 +63,11 @@ class Group:
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
-        self.rows: dict[str, dict[int, Row]] = {}  # of the seeds that decide
-        self.tuning: dict[str, dict[int, Row]] = {}  # of those that choose a length
+        self.rows: dict[str, dict[int, Row]] = {}  # on the other seeds
+        self.tuning: dict[str, dict[int, Row]] = {}  # on the tuning seeds
 
     def losses(self, which: str) -> dict[int, float]:
-        """By seed; without the runs that had an error."""
+        """Final losses by seed, without the runs that had an error."""
         rows = self.rows.get(which, {})
         return {
             seed: loss(row) for seed, row in rows.items() if math.isfinite(loss(row))
@@ -77,7 +77,7 @@ class Group:
         return sum(fails(row) for row in self.rows.get(which, {}).values())
 
     def fixed(self) -> list[str]:
-        """The fixed lengths from which the best is chosen."""
+        """The fixed lengths among which the best is chosen."""
         longest = MOST * self.cell.updates
         return [
             name
@@ -90,7 +90,7 @@ class Group:
 
     @cached_property
     def best(self) -> str | None:
-        """The fixed length that is best on the seeds set aside for that."""
+        """The fixed length that is best on the tuning seeds."""
         found = {
             name: fmean(loss(row) for row in rows.values())
             for name, rows in self.tuning.items()
@@ -102,7 +102,8 @@ class Group:
     def spread(self) -> float | None:
         """Standard deviation over seeds, pooled over the fixed lengths.
 
-        Left out are those of which a run failed, which would make any regret small.
+        Lengths with a failed run are left out: they would make the deviation so large
+        that every regret looks small.
         """
         names = [name for name in self.fixed() if len(self.losses(name)) > 1]
         sound = [name for name in names if not self.failed(name)] or names
@@ -116,7 +117,7 @@ class Group:
         return {seed: own[seed] - their[seed] for seed in own if seed in their}
 
     def regret(self, which: str) -> dict[int, float]:
-        """Against the best fixed length, in pooled standard deviations over seeds."""
+        """How much worse than the best fixed length, by seed, in units of `spread`."""
         if not self.spread:
             return {}
         found = self.minus(which, self.best)
@@ -128,7 +129,7 @@ def fails(row: Row) -> bool:
 
 
 def grouped(results: Results) -> list[Group]:
-    """The results of the planned runs and of the controls that follow from them."""
+    """Puts the results of planned runs, and of their controls, into groups."""
     study, by_key = results.study, {key_of(row): row for row in results.rows}
     groups: dict[Cell, Group] = {}
 
@@ -169,28 +170,28 @@ def margin(values: list[float]) -> float:
 
 
 def verdict(values: list[float]) -> int:
-    """-1 if the mean is below 0 with 95 % confidence, 1 if above, 0 if neither."""
+    """Returns -1 if the mean is below 0 with 95 % confidence, 1 if above, else 0."""
     mean, half = fmean(values or [math.nan]), margin(values)
     return (mean > half) - (mean < -half)
 
 
 def means(values: Iterable[dict[int, float]]) -> dict[int, float]:
-    """Means over cells for each seed that all have."""
+    """Means over cells, for each seed that all cells have."""
     found = [each for each in values if each]
     seeds = set[int]().union(*found).intersection(*found)
     return {seed: fmean(each[seed] for each in found) for seed in sorted(seeds)}
 
 
 def over_seeds(values: Iterable[dict[int, float]]) -> list[float]:
-    """These means: only seeds are independent, so an interval is over them."""
+    """Lists these means: an interval needs independent values, and only seeds are."""
     return list(means(values).values())
 
 
 def sensitivity(ladder: list[Group], which: str) -> dict[int, float]:
-    """By seed, over the LRs of a ladder: Wortsman et al., 2023, section 2.
+    """Sensitivity to the LR, by seed (Wortsman et al., 2023, section 2).
 
-    The mean of min(final loss, loss at the start) less the lowest loss, which is that
-    of the best fixed length at the best LR.
+    It is the mean over the LRs of min(final loss, first loss) minus the lowest loss.
+    The lowest loss is that of the best fixed length at the best LR.
     """
     bests = [
         fmean(own.values())
@@ -208,7 +209,7 @@ def sensitivity(ladder: list[Group], which: str) -> dict[int, float]:
 
 
 def lengths(rows: Iterable[Row]) -> list[int]:
-    """Updates of the warmup of the first group, where it ended."""
+    """Lengths of the warmup of the first group, in updates, if it ended."""
     found: list[Any] = [
         row["groups"][0]["length"] for row in rows if not row.get("error")
     ]

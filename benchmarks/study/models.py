@@ -1,4 +1,4 @@
-"""The models of the tasks: small enough for thousands of runs on a CPU."""
+"""The models of the tasks, small enough to train thousands of times on a CPU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def cnn(data: Data) -> nn.Module:
 
 
 class Transformer(nn.Module):
-    """A decoder; the norms stand before (pre-LN) or after (post-LN) each sum."""
+    """A decoder with norms before (pre-LN) or after (post-LN) each residual sum."""
 
     def __init__(self, data: Data, pre_ln: bool) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class CharacterLSTM(nn.Module):
 
 
 def next_word(data: Data) -> nn.Module:
-    """Almost all of its parameters are rows for words that seldom occur."""
+    """Guesses the next word; most of its parameters belong to rare words."""
     return nn.Sequential(
         *(nn.Embedding(data.inputs, 16), nn.Flatten()),
         *(nn.Linear(16 * WORDS_BEFORE, 64), nn.ReLU(), nn.Linear(64, data.classes)),

@@ -1,7 +1,7 @@
-"""Renders results into a page: what stands between its markers is made anew.
+"""Writes the results into a page: replaces the text between its markers.
 
-The markers are `<!-- table: NAME -->` and `<!-- figure: NAME -->`, up to
-`<!-- end -->`; all else on the page is written by hand.
+A part that is replaced begins with `<!-- table: NAME -->` or `<!-- figure: NAME -->`,
+and ends with `<!-- end -->`. The rest of the page is written by hand.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from benchmarks.study.config import Config
 from benchmarks.study.measures import Results
 from benchmarks.study.store import read
 
+PICTURES = "pictures"  # the folder of the figures, beside the page
 MARKED = re.compile(r"(<!-- (table|figure): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -24,7 +25,7 @@ def results_of(study: Config, path: Path) -> Results:
 
 
 def rendered(text: str, results: Results, folder: Path | None) -> str:
-    """The page with every table made anew, and the figures too if there is a folder."""
+    """Returns the page with new tables; draws the figures if there is a folder."""
     every = {"table": tables.TABLES | short.TABLES, "figure": figures.FIGURES}
 
     def made(match: re.Match[str]) -> str:
@@ -38,14 +39,15 @@ def rendered(text: str, results: Results, folder: Path | None) -> str:
             return head + end
         file, draw = f"study-{results.study.name}-{name}.png", every[kind][name]
         if folder is not None:
-            draw(results, folder / file)
-        return f"{head}\n![{draw.__doc__}]({file})\n\n{end}"
+            (folder / PICTURES).mkdir(exist_ok=True)
+            draw(results, folder / PICTURES / file)
+        return f"{head}\n![{draw.__doc__}]({PICTURES}/{file})\n\n{end}"
 
     return MARKED.sub(made, text)
 
 
 def write(study: Config, path: Path) -> None:
-    """Makes the page of a study, or fills it."""
+    """Fills the page of a study, and creates it if there is none."""
     page = study.page
     if not page.exists():
         page.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Runs in parallel processes of one thread each; the parent alone writes.
+"""Trains in parallel processes of one thread each; only the parent writes results.
 
-A run that fails, takes too long, or takes its process down is recorded as that. A
-worker whose parent is gone is gone at once.
+If a run fails, takes too long or ends its process, that is its result. If the parent
+ends, its workers end at once.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from benchmarks.study.config import Planned
 from benchmarks.study.store import Row, Store, key_of
 from benchmarks.study.warmups import controls
 
-SPAWN = get_context("spawn")  # a fork would share what CUDA has set up
+SPAWN = get_context("spawn")  # CUDA does not work after a fork
 
 
 class Where(NamedTuple):
-    """On what, and with which data, the runs run."""
+    """Where the runs run: processes, device, folders, time limit."""
 
     workers: int = 1
     device: str = "cpu"
@@ -33,7 +33,7 @@ class Where(NamedTuple):
 
 
 def follow(planned: Planned, row: Row) -> list[Planned]:
-    """The controls of a run that are to run, now that its result is known."""
+    """Returns the controls of a run, which can be made once its result is known."""
     if row.get("error") or not planned.controls:
         return []
     made = controls(row)
@@ -53,10 +53,10 @@ def follow(planned: Planned, row: Row) -> list[Planned]:
 def fill(
     plan: Iterable[Planned], store: Store, where: Where, tell: Callable[..., None]
 ) -> None:
-    """Runs what the store does not hold; `tell` gets rows, and counts of what is left.
+    """Runs what the store does not have; calls `tell` with rows and counts.
 
-    Controls run directly after the run that they follow from, so that what there is
-    at any time can be compared.
+    The controls of a run come directly after it, so that the results can be compared
+    at any time.
     """
     left = deque(plan)
     for planned in left:
@@ -64,7 +64,7 @@ def fill(
     workers: list[Worker] = []
     busy: dict[Worker, Planned] = {}
     running: set[str] = set()
-    later: list[Planned] = []  # equal to one that is running
+    later: list[Planned] = []  # the same as one that is running
 
     def next_missing() -> Planned | None:
         while left:
@@ -115,7 +115,7 @@ def fill(
 
 
 def ended(busy: Iterable[Worker], timeout: float) -> list[Worker]:
-    """Waits for one or more; kills those that take too long."""
+    """Waits until a worker is ready; kills those that take too long."""
     by_pipe = {worker.pipe: worker for worker in busy}
     soonest = min(worker.began for worker in by_pipe.values()) + timeout
     ready = connection.wait(by_pipe, max(0.0, soonest - time.monotonic()))
@@ -131,7 +131,7 @@ def ended(busy: Iterable[Worker], timeout: float) -> list[Worker]:
 
 
 class Worker:
-    """A process that trains what it is sent."""
+    """A process that trains the runs that it gets."""
 
     def __init__(self, number: int, where: Where) -> None:
         self.pipe, theirs = SPAWN.Pipe()
@@ -160,7 +160,7 @@ class Worker:
 
 
 def serve(pipe: connection.Connection, number: int, where: Where) -> None:
-    """The loop of a worker: a run in, its results or its error out."""
+    """The loop of a worker: receives a run, sends back its results or its error."""
     threading.Thread(target=die_with_parent, daemon=True).start()
     import torch
 
@@ -178,7 +178,7 @@ def serve(pipe: connection.Connection, number: int, where: Where) -> None:
             return
         try:
             pipe.send(train(run, device, where.folder, where.traces))
-        except Exception as error:  # a result too: it is recorded
+        except Exception as error:  # an error is a result too
             pipe.send({"error": f"{type(error).__name__}: {error}"})
 
 

@@ -1,4 +1,4 @@
-"""A small grid from end to end: begun, killed half-way, resumed, rendered.
+"""A small grid from start to end: killed half-way, continued, written to a page.
 
 `make study-quick`, or python -m benchmarks.study.quick.
 """
@@ -17,7 +17,7 @@ FILE = Path(__file__).with_suffix(".toml")
 
 
 def killed_and_resumed(file: Path, out: Path, workers: int = 2) -> str:
-    """Runs a study so; says in words what was lost and what ran twice: nothing."""
+    """Runs a study, kills it, continues it; fails if a run was lost or ran twice."""
     command = [sys.executable, "-m", "benchmarks.study", str(file), "--out", str(out)]
     command += ["--workers", str(workers)]
     half = len(config.read(file).plan) // 2
@@ -26,7 +26,7 @@ def killed_and_resumed(file: Path, out: Path, workers: int = 2) -> str:
         time.sleep(0.01)
     process.kill()
     process.wait()
-    time.sleep(0.5)  # for the workers to see it, were they to write
+    time.sleep(0.5)  # time for the workers to notice it
     before = out.read_bytes()
     subprocess.run(command, cwd=config.ROOT, check=True)
     *complete, _torn = before.split(b"\n")

@@ -1,7 +1,7 @@
-"""Candidate criteria, under trial: functions of a `Reading`, as those of warmopt.
+"""Criteria on trial: functions of a `Reading`, like the criteria of warmopt.
 
-None of them is part of warmopt unless docs/study.md says that it has won. To try one,
-add it to `RULES`.
+A criterion becomes part of warmopt only if docs/study.md says that it has won. To try a
+new one, add it to `RULES`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from warmopt.criteria import (
 
 
 def surges(reading: Reading) -> list[tuple[float, int]]:
-    """Of each tensor: the mean g^2 within the window over v before it; its elements.
+    """Returns two numbers for each tensor: its surge, and how many elements it has.
 
-    It follows from how v moved: c_t v_t = beta2^D c_(t-D) v_(t-D) + (1 - beta2^D) g^2,
-    with c_t = 1 - beta2^t of the bias correction. 1 is what keeps v as it is.
+    The surge is the mean g^2 in the window, divided by v before the window. If it is 1,
+    v stays as it is. It is computed from how v moved, where c_t = 1 - beta2^t is the
+    bias correction: c_t v_t = beta2^D c_(t-D) v_(t-D) + (1 - beta2^D) g^2.
     """
     if reading.beta2 is None or reading.samples < reading.window:
         return []
@@ -39,14 +40,14 @@ def surges(reading: Reading) -> list[tuple[float, int]]:
 
 
 def share(found: list[tuple[bool, int]]) -> float:
-    """Of all elements, those in tensors for which it is true; nan where none are."""
+    """The share of elements in tensors for which it is true; nan without elements."""
     weight = sum(size for _, size in found)
     return sum(size for yes, size in found if yes) / weight if weight else math.nan
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Looks at nothing: settled from `updates` on, or from `memories` / (1 - beta2)."""
+    """Ignores the reading: settles at `updates`, or at `memories` / (1 - beta2)."""
 
     updates: int = 25
     memories: float | None = None
@@ -59,7 +60,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Guarded:
-    """The default, held while the updates are still consistent (`UpdateRMS`)."""
+    """The default, but it waits until `UpdateRMS` has settled too."""
 
     ratio: float = 1.5
     threshold: float = 0.02
@@ -71,7 +72,7 @@ class Guarded:
 
 @dataclass(frozen=True)
 class Calm:
-    """The default, held while g^2 spikes above v in a tenth of all elements."""
+    """The default, but it waits while g^2 is far above v in a tenth of all elements."""
 
     limit: float = 1.5
     quantile: float = 0.9
@@ -85,7 +86,7 @@ class Calm:
 
 @dataclass(frozen=True)
 class Agreement:
-    """In most tensors, by elements, g^2 is what v says, whichever way it might err."""
+    """Settles if g^2 is near v, not above and not below, in most elements."""
 
     factor: float = 1.5
     quantile: float = 0.9
@@ -100,10 +101,10 @@ class Agreement:
 
 @dataclass(frozen=True)
 class NullDrift:
-    """`Drift`, its tolerance no less than what stationary gradients would need.
+    """`Drift`, but with a tolerance that is wide enough for stationary gradients.
 
-    The spread of log v_t - log v_(t-D) for independent gradients of excess `kappa` is
-    that of docs/study.md; `spreads` of it are let pass.
+    docs/study.md says how much log v_t - log v_(t-D) spreads for independent gradients
+    of excess `kappa`. The tolerance is at least `spreads` times that.
     """
 
     tol: float = 0.25
@@ -124,10 +125,10 @@ class NullDrift:
         return share(quiet) >= self.quantile
 
     def null(self, t: int, d: int, beta2: float) -> float:
-        """Standard deviation of a drift over D updates if nothing drifts."""
+        """Standard deviation of the drift over D updates if there is no real drift."""
 
         def averaged(t: int) -> float:
-            """Gradients that v averages over (Kish)."""
+            """How many gradients v averages over (Kish)."""
             decayed = beta2**t
             return (1 + beta2) * (1 - decayed) / ((1 - beta2) * (1 + decayed))
 
@@ -139,10 +140,11 @@ class NullDrift:
 
 @dataclass(frozen=True)
 class LossCalm:
-    """The default, held while the training loss rises by more than its noise.
+    """The default, but it waits while the training loss rises by more than its noise.
 
-    `losses` is filled by the harness. Compared are the means of the last `span` updates
-    and of those before; `spreads` standard errors of their difference are let pass.
+    The training loop fills `losses`. The mean of the last `span` updates is compared
+    with the mean of the `span` updates before. It may be higher by `spreads` standard
+    errors of the difference.
     """
 
     span: int = 20
@@ -163,9 +165,9 @@ class LossCalm:
 
 @dataclass(frozen=True)
 class LossFalls(LossCalm):
-    """The default, held unless the training loss is near the lowest that it was.
+    """The default, but it waits until the training loss is near its lowest value.
 
-    Near is within `spreads` standard deviations of single losses.
+    Near means within `spreads` standard deviations of single losses.
     """
 
     def __call__(self, reading: Reading) -> bool:
@@ -190,4 +192,4 @@ RULES: dict[str, type[Criterion]] = {
     "loss_calm": LossCalm,
     "loss_falls": LossFalls,
 }
-"""Those of warmopt first."""
+"""All criteria by name, beginning with those of warmopt."""

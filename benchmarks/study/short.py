@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterable
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from benchmarks.markdown import grid
+from benchmarks.markdown_tables import grid
 from benchmarks.study.measures import Results, loss, verdict
 from benchmarks.study.store import Row
 
 FIXED = (0, 20, 100, 300, 3000)
 CAPS = (300, 3000)
-CANDIDATES = FIXED[:4]  # 3000 does not end within a run: it is a lower LR
+CANDIDATES = FIXED[:4]  # 3000 never ends: it is just a lower LR
 LEVELS = ("low", "middle", "edge")
 
 
 class Cell(NamedTuple):
-    """What one run is of; `steps` is the cap where the kind is adaptive."""
+    """The settings of one run. If `kind` is adaptive, `steps` is the cap."""
 
     task: str
     optimizer: str
@@ -29,7 +29,7 @@ class Cell(NamedTuple):
 
 
 class Warmup(NamedTuple):
-    """What is compared; a control is fixed, of the length that adaptive chose."""
+    """A warmup to compare. A control is fixed, with the length that adaptive chose."""
 
     kind: str  # "fixed", "adaptive", "control"
     steps: int
@@ -94,7 +94,7 @@ class Group:
         return sum(row["failed"] for row in self.runs(warmup))
 
     def best(self, but: int | None = None) -> Warmup:
-        """The fixed length that is best on average, over all seeds but one."""
+        """The fixed length with the best mean over all seeds, or all but one."""
         kept = [i for i in range(len(self.seeds)) if i != but]
         candidates = (Warmup("fixed", n) for n in CANDIDATES)
         return min(candidates, key=lambda w: fmean(self.losses(w)[i] for i in kept))
@@ -105,7 +105,10 @@ class Group:
         return [one - another for one, another in pairs]
 
     def minus_best_of_others(self, warmup: Warmup) -> list[float]:
-        """To the fixed length that is best on the other seeds: without hindsight."""
+        """Differences from the length that is best on the other seeds.
+
+        So the length for a seed is chosen without looking at its result.
+        """
         own = enumerate(self.losses(warmup))
         return [loss - self.losses(self.best(but=i))[i] for i, loss in own]
 
@@ -132,7 +135,7 @@ def error(values: list[float]) -> float:
 
 
 def by_seed(values: Iterable[list[float]]) -> list[float]:
-    """Means over groups, for each seed: only seeds are drawn independently."""
+    """Means over groups, for each seed, since only seeds are independent."""
     return [fmean(each) for each in zip(*values, strict=True)]
 
 
@@ -144,7 +147,7 @@ def with_error(values: list[float]) -> str:
 
 
 def difference(values: list[float]) -> str:
-    """Mean and standard error; bold where it is told from 0."""
+    """Mean and standard error, in bold if the mean is clearly not 0."""
     text = f"{fmean(values):+.3f} ± {error(values):.3f}"
     return f"**{text}**" if verdict(values) else text
 
@@ -165,7 +168,7 @@ def counts(verdicts: list[int]) -> str:
 
 
 def settings(found: Ladders) -> str:
-    """One setting for all optimizers and learning rates of a task."""
+    """Compares one setting over all optimizers and learning rates of a task."""
     lines = []
     for task in dict.fromkeys(levels[0].task for levels in found):
         own = [group for levels in found for group in levels if group.task == task]
@@ -201,7 +204,7 @@ AT_TEN_TIMES: dict[str, Comparison] = {
 
 
 def by_level(found: Ladders, comparisons: dict[str, Comparison]) -> str:
-    """Means over optimizers; and how the single ones compare, for the first."""
+    """Means over optimizers; the last column counts single results of the first."""
     lines, every = [], []
     for task in dict.fromkeys(levels[0].task for levels in found):
         own = [levels for levels in found if levels[0].task == task]

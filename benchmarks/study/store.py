@@ -1,6 +1,7 @@
-"""Results as JSON lines, which only ever grow: a kill loses the line being written.
+"""Results as JSON lines. Lines are only added, so a kill loses one line at most.
 
-The first line is the machine, each other one a run. A run is known by its settings.
+The first line describes the machine, each other line a run. The settings of a run are
+its key.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ SETTINGS = (
 
 
 def key_of(run: Settings) -> str:
-    """The same for a run and for the row of its results."""
+    """The key of a run, from its settings or from the row of its results."""
     return json.dumps([run[name] for name in SETTINGS], sort_keys=True)
 
 
 def name_of(run: Settings) -> str:
-    """Short, for a file that belongs to a run."""
+    """A short name for a file that belongs to a run."""
     return hashlib.sha256(key_of(run).encode()).hexdigest()[:16]
 
 
 def read(path: Path) -> tuple[Row, list[Row]]:
-    """The machine, and the runs in the order in which they ended.
+    """Reads the machine, and the runs in the order in which they ended.
 
-    A last line without an end was being written when its process was killed.
+    A last line without a line break is dropped: the process was killed as it wrote it.
     """
     *lines, _ = path.read_text(encoding="utf-8").split("\n")
     try:
@@ -49,7 +50,7 @@ def read(path: Path) -> tuple[Row, list[Row]]:
 
 
 class Store:
-    """The one writer of a file of results: locked, and on the disk line by line."""
+    """Writes a file of results, line by line. The file is locked for all others."""
 
     def __init__(self, path: Path, retry: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +65,7 @@ class Store:
         }
 
     def _begin(self) -> list[Row]:
-        """Locks the file, drops a line cut off, checks the machine."""
+        """Locks the file, drops a last line that is not whole, checks the machine."""
         name = self.path.name
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -104,7 +105,7 @@ class Store:
 
 
 def environment() -> dict[str, str]:
-    """What the losses depend on, to the last digit."""
+    """Everything of the machine that can change the last digit of a loss."""
     packages = ("torch", "torch-optimizer", "numpy")
     return {
         **{"cpu": cpu(), "system": platform.system()},
@@ -123,7 +124,7 @@ def cpu() -> str:
 
 
 def commit() -> str:
-    """Of warmopt, when the first run began."""
+    """The commit of warmopt when the first run began."""
     command = ["git", "rev-parse", "HEAD"]
     done = subprocess.run(
         command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False

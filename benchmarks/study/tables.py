@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable
 from statistics import fmean, median_low
 
-from benchmarks.markdown import grid
+from benchmarks.markdown_tables import grid
 from benchmarks.study.measures import (
     Group,
     Results,
@@ -21,22 +21,22 @@ from benchmarks.study.measures import (
 from benchmarks.study.store import Row
 
 TUNING_TASKS = ("rare words", "digits CNN", "char-LM pre-LN", "batch 8, then 64")
-RIGHT = 10  # per cent of the run: the length that counts as right when it is set wrong
+RIGHT = 10  # per cent of the run: the right length, compared with wrong ones
 WRONG = {
     **{1: "10x too short", 3: "3x too short", RIGHT: "right"},
     **{30: "3x too long", 100: "10x too long"},
 }
-BLIND = 30  # updates: the first verdict of the default acts in the next one
-RAMP, SAFE = "fixed 30 %", 2.0  # what a jump leaves; standard deviations it may cost
+BLIND = 30  # updates: until then no verdict of the default can act
+RAMP, SAFE = "fixed 30 %", 2.0  # the ramp before a jump; the loss that is still safe
 DEFAULT = "adaptive 30 %"  # what the candidates are compared with
-CLOCK = "adaptive 30 % clock updates=25"  # the same pace, with closed eyes
+CLOCK = "adaptive 30 % clock updates=25"  # the same pace, but it reads nothing
 
 
 # --- text -----------------------------------------------------------------------------
 
 
 def with_margin(values: Iterable[float], digits: int = 2) -> str:
-    """Mean and half of the 95 % interval; bold where that leaves out 0."""
+    """Mean and half of the 95 % interval, in bold if 0 is outside."""
     values = list(values)
     if not values:
         return ""
@@ -71,7 +71,7 @@ def by_task(groups: list[Group]) -> dict[str, list[Group]]:
 
 
 def ladders(groups: list[Group]) -> list[list[Group]]:
-    """Groups that differ in nothing but the LR, by rising LR."""
+    """Lists groups that differ only in the LR, sorted by LR."""
     found: dict[object, list[Group]] = {}
     for group in groups:
         found.setdefault(group.cell._replace(lr=0.0), []).append(group)
@@ -95,7 +95,7 @@ def is_plain(name: str) -> bool:
 
 
 def state(results: Results) -> str:
-    """How much there is."""
+    """How many runs there are, and on which machine."""
     rows = results.rows
     hours = sum(row.get("cpu_seconds", 0.0) for row in rows) / 3600
     machine = ", ".join(f"{k} {v}" for k, v in results.machine["machine"].items())
@@ -107,7 +107,7 @@ def state(results: Results) -> str:
 
 
 def regrets(groups: list[Group], shown: Iterable[str], default: str = "") -> str:
-    """Mean and worst cell, failures, sensitivity, and the length of each warmup."""
+    """For each warmup: mean and worst regret, failures, sensitivity, length."""
     lines = []
     for name in shown:
         own = [group for group in groups if group.regret(name)]
@@ -145,25 +145,25 @@ def spreads(groups: list[Group], name: str, other: str) -> list[dict[int, float]
 
 
 def by_ladder(groups: list[Group], name: str) -> list[float]:
-    """LR sensitivity by seed, the mean over ladders of several LRs."""
+    """LR sensitivity by seed: the mean over ladders with more than one LR."""
     return over_seeds(
         sensitivity(ladder, name) for ladder in ladders(groups) if ladder[1:]
     )
 
 
 def plain_regret(results: Results) -> str:
-    """One setting over everything."""
+    """Compares single settings over all cells."""
     groups = grouped(results)
     return regrets(groups, filter(is_plain, names(groups)))
 
 
 def tunes(group: Group) -> bool:
-    """Else it decides."""
+    """Whether the task is one that tunes; the others decide."""
     return group.cell.task in TUNING_TASKS
 
 
 def rules(groups: list[Group]) -> str:
-    """Criteria, paces, sampling and candidates, beside the default and GI."""
+    """Compares criteria, paces, sampling and candidates with the default and GI."""
     others = (name for name in names(groups) if name.startswith("adaptive"))
     shown = [name for name in others if not is_plain(name)]
     return regrets(groups, ["gi", DEFAULT, *shown] if shown else [], DEFAULT)
@@ -178,7 +178,7 @@ def rules_deciding(results: Results) -> str:
 
 
 def registered(results: Results) -> str:
-    """What was asked before the first run, each with its answer."""
+    """The questions that were written down before the first run, with answers."""
     groups = grouped(results)
     lines = []
     for name in filter(is_cap, names(groups)):
@@ -207,7 +207,7 @@ def registered(results: Results) -> str:
 
 
 def is_cap(name: str) -> bool:
-    """Adaptive with the default options, whatever its cap."""
+    """Whether it is adaptive with default options, with any cap."""
     return name.startswith("adaptive") and is_plain(name)
 
 
@@ -216,12 +216,12 @@ def is_candidate(name: str) -> bool:
 
 
 def cell_means(groups: list[Group], name: str) -> list[float]:
-    """Mean regret in each cell."""
+    """The mean regret in each cell."""
     return [fmean(own.values()) for group in groups if (own := group.regret(name))]
 
 
 def beats(groups: list[Group], control: str) -> bool:
-    """Whether the default is told to be better than a control, over these cells."""
+    """Whether the default is clearly better than a control, over these cells."""
     minus = over_seeds(
         group.minus(DEFAULT, f"{control} of {DEFAULT}") for group in groups
     )
@@ -229,7 +229,7 @@ def beats(groups: list[Group], control: str) -> bool:
 
 
 def wins(groups: list[Group], name: str) -> tuple[str, bool]:
-    """Whether a candidate is better than the default, and than the clock."""
+    """Whether a candidate is better than both the default and the clock."""
     own = [group for group in groups if group.regret(name)]
     minus = [over_seeds(spreads(own, name, other)) for other in (DEFAULT, CLOCK)]
     worst = [max(cell_means(own, which)) for which in (name, DEFAULT)]
@@ -244,7 +244,7 @@ def wins(groups: list[Group], name: str) -> tuple[str, bool]:
 
 
 def cells(results: Results) -> str:
-    """Every cell: the best fixed length, and the regret of the plain warmups."""
+    """For every cell, the best fixed length and the regret of the plain warmups."""
     groups = [group for group in grouped(results) if group.best and group.spread]
     shown = list(filter(is_plain, names(groups)))
     lines = []
@@ -261,7 +261,7 @@ def cells(results: Results) -> str:
 
 
 def wrong_length(results: Results) -> str:
-    """What a length set wrong costs, against the same kind of warmup set right."""
+    """What a wrong length costs, compared with the right one of the same kind."""
     groups = grouped(results)
     lines = []
     for kind in ("fixed", "adaptive"):
@@ -273,7 +273,7 @@ def wrong_length(results: Results) -> str:
 
 
 def lost(groups: list[Group], kind: str, wrong: int) -> list[float]:
-    """By seed, in seed standard deviations."""
+    """The cost by seed, in standard deviations over seeds."""
     right = f"{kind} {RIGHT} %"
     return over_seeds(
         lost_in
@@ -283,13 +283,13 @@ def lost(groups: list[Group], kind: str, wrong: int) -> list[float]:
 
 
 def at(group: Group, kind: str, share: int) -> str:
-    """Adaptive with a cap before the first verdict can act is fixed, to the bit."""
+    """The name of a warmup. If its cap comes before any verdict, it is a fixed one."""
     blind = group.cell.updates * share / 100 <= BLIND
     return f"{'fixed' if blind else kind} {share} %"
 
 
 def controls(results: Results) -> str:
-    """Adaptive less its controls, in nats, by task and place on the LR ladder."""
+    """Adaptive minus its controls, in nats, by task and place on the LR ladder."""
     groups = grouped(results)
     shown = [name.partition(" of ") for name in names(groups) if is_control(name)]
     lines = []
@@ -312,11 +312,11 @@ PREDICTORS: dict[str, Callable[[Row], float | None]] = {
     "moment of the jump, later is safer": lambda row: -row["warmup"]["at"],
     "peak LR": lambda row: row["lr"],
 }
-"""What might tell whether the full LR is safe: the lower, the safer."""
+"""What may show whether the full LR is safe. A lower value should mean safer."""
 
 
 def told(results: Results) -> str:
-    """How often a safe jump to the full LR has the lower value than one that is not."""
+    """How often a safe jump to the full LR has a lower value than an unsafe one."""
     jumps = [
         [
             (group.rows[name][seed], harm <= SAFE)
@@ -346,7 +346,10 @@ def told(results: Results) -> str:
 def ordered(
     jumps: list[tuple[Row, bool]], value: Callable[[Row], float | None]
 ) -> float | None:
-    """The area under the ROC curve; 0.5 tells nothing. None if all are of one kind."""
+    """The area under the ROC curve (0.5: no better than chance).
+
+    None if all jumps are safe or none is.
+    """
     found = [(value(row), is_safe) for row, is_safe in jumps]
     safe = [each for each, is_safe in found if is_safe and each is not None]
     harm = [each for each, is_safe in found if not is_safe and each is not None]
@@ -357,7 +360,7 @@ def ordered(
 
 
 def chosen(results: Results) -> str:
-    """Length at which the default ended, by cell and cap: median and range."""
+    """The length at which the default ended, by cell and cap: median and range."""
     groups = grouped(results)
     shown = list(filter(is_cap, names(groups)))
     lines = []

@@ -19,26 +19,26 @@ Model = Callable[[Data], nn.Module]
 
 
 def linear_decay(done: int, updates: int) -> float:
-    """The LR is constant, and over the last 30 % falls linearly to 0."""
+    """The LR is constant, then falls linearly to 0 over the last 30 % of the run."""
     return min(1.0, (updates - done) / (0.3 * updates))
 
 
 def unchanged(model: nn.Module, share: float) -> None:
-    """Nothing happens on the way."""
+    """Changes nothing during the run."""
 
 
 class Task(NamedTuple):
     """What is trained.
 
     Attributes:
-        data: Loads it; gets the folder that the user has named, if any.
+        data: Loads the data; gets the folder that the user has named, if any.
         model: Builds the model for the data.
-        batch: Samples in a batch, by the share of the run that is done.
-        fails_above: A run has failed if its validation loss is above, in nats.
-        decay: Factor of the LR by (updates done, updates), on top of the warmup.
-        groups: Parameters of each param group.
-        before: Called before each update with the model and the share done.
-        weight_decay: Passed to the optimizer where it is not 0.
+        batch: How many samples a batch has, given how much of the run is done (0 to 1).
+        fails_above: A run has failed if its validation loss, in nats, is higher.
+        decay: Factor of the LR, given (updates done, updates). The warmup is extra.
+        groups: The parts of the model, one for each param group.
+        before: Called before each update with the model and how much is done.
+        weight_decay: Passed to the optimizer if it is not 0.
     """
 
     data: Callable[[Path | None], Data]
@@ -68,7 +68,7 @@ def words(_: Path | None) -> Data:
 
 
 def pretrained_mlp(turned: Data) -> nn.Module:
-    """Trained on upright digits; a new head, and the body frozen."""
+    """Trains a model on upright digits; returns its frozen body with a new head."""
     upright, model = data.digits(), models.mlp(turned)
     optimizer = torch.optim.Adam(model.parameters())
     draw = torch.Generator().manual_seed(torch.initial_seed())
@@ -82,13 +82,13 @@ def pretrained_mlp(turned: Data) -> nn.Module:
 
 
 def unfreeze(model: nn.Module, share: float) -> None:
-    """The body joins when a third of the run is done: its warmup begins there."""
+    """After a third of the run the body is trained too, and its warmup begins."""
     if share >= 1 / 3:
         model.requires_grad_(True)
 
 
 def multistep(done: int, updates: int) -> float:
-    """RAdam's recipe for CIFAR-10: a tenth after epochs 81 and 122 of 186."""
+    """RAdam's recipe for CIFAR-10: divides the LR by 10 at epochs 81 and 122 of 186."""
     return 0.1 ** sum(done >= updates * epoch / 186 for epoch in (81, 122))
 
 

@@ -1,4 +1,4 @@
-"""One run: settings in, a row of results out."""
+"""Trains once: takes the settings of a run and returns a row of results."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "AdaBelief": torch_optimizer.AdaBelief,
     "LAMB": torch_optimizer.Lamb,
 }
-CHUNK = 1000  # validation samples at once
-CODE = 1  # of all that the results depend on: raised where it changes what they are
+CHUNK = 1000  # how many validation samples go through the model at once
+CODE = 1  # version of the code; raised when a change affects the results
 
 
 def train(
@@ -43,9 +43,14 @@ def train(
 ) -> dict[str, Any]:
     """Trains; the same seed gives the same first model and the same batches.
 
-    The final loss is the mean of the last evaluations, a hundredth of the run apart.
-    `folder` has the data, where a task needs one; `traces` is for those of the warmup,
-    named as `name_of` says.
+    The final loss is the mean of the last evaluations. Between two of them lies a
+    hundredth of the run.
+
+    Args:
+        run: The settings.
+        device: Where the model is.
+        folder: The folder with the data, if the task needs one.
+        traces: The folder for traces of the warmup. `name_of` gives the file name.
     """
     task, updates = TASKS[run["task"]], run["updates"]
     data, draw = task.data(folder), torch.Generator().manual_seed(run["seed"])
@@ -118,7 +123,7 @@ def warmed(
     facts: Facts,
     trace: Trace | None = None,
 ) -> tuple[Warmed, object]:
-    """The optimizer, and the criterion where there is one."""
+    """Returns the optimizer with its warmup, and the criterion if there is one."""
     options = dict(run["warmup"])
     built = WARMUPS[options.pop("kind")](facts, **options)
     steps = built.get("steps")
@@ -131,7 +136,7 @@ def warmed(
 
 
 class Pace:
-    """Watches from outside how the warmup of a param group goes."""
+    """Watches the warmup of a param group from outside."""
 
     def __init__(self, group: dict[str, Any]) -> None:
         self.group, self.fast = group, 0
@@ -139,7 +144,7 @@ class Pace:
         self.length = 0 if group.get("warmup_done", True) else None
 
     def look(self) -> None:
-        """To be called after each update while it may warm."""
+        """Call this after each update until the warmup is over."""
         if self.length is not None:
             return
         updates, fast = self.group["warmup_updates"], self.group.get("warmup_fast", 0)
@@ -153,9 +158,10 @@ class Pace:
             self.length = updates
 
     def told(self, run: Settings, facts: Facts) -> dict[str, Any]:
-        """Its length in updates, None if it did not end; and of an adaptive one more.
+        """Returns the length in updates, or None if the warmup did not end.
 
-        `spans` are the updates at the fast pace, `shortfall` the sum of 1 - factor.
+        For an adaptive warmup there is more: `spans` are the updates at the fast pace,
+        and `shortfall` is the sum of 1 - factor.
         """
         if run["warmup"]["kind"] != "adaptive":
             return {"length": self.length}
@@ -170,7 +176,7 @@ class Pace:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, data: Data, device: str) -> tuple[float, float]:
-    """Cross-entropy in nats and accuracy on held-out data."""
+    """Returns cross-entropy in nats, and accuracy, on the validation data."""
     model.eval()
     x, y = data.validation
     loss = right = 0.0
@@ -183,7 +189,7 @@ def evaluate(model: nn.Module, data: Data, device: str) -> tuple[float, float]:
 
 
 def last_of(trace: Trace) -> dict[str, float | None]:
-    """The last reading, of the drifts the median size."""
+    """Returns the last reading; of the drifts, the median of their sizes."""
     *_, last = trace.readings()
     drifts = [abs(drift) for drift in last.drifts if math.isfinite(drift)]
     names = ("inverse_root_variance", "norm_ratio", "update_rms")
@@ -193,5 +199,5 @@ def last_of(trace: Trace) -> dict[str, float | None]:
 
 
 def rounded(loss: float) -> float | None:
-    """None where it is not finite, which JSON cannot hold."""
+    """Rounds a loss; returns None if it is not finite, since JSON cannot store that."""
     return round(loss, 5) if math.isfinite(loss) else None

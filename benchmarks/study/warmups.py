@@ -1,8 +1,8 @@
-"""The warmups that are compared, and the controls that follow from an adaptive run.
+"""The warmups that are compared, and the controls that are made from an adaptive run.
 
-Each is a function of the `Facts` and of its options, and returns arguments of `Warmed`.
-To add one, add it to `WARMUPS`: a config can then name it as `kind`, and its
-parameters as options.
+A warmup is a function. It takes the `Facts` and its own options, and returns arguments
+for `Warmed`. To add one, add it to `WARMUPS`: then a config can use its name as `kind`,
+and its parameters as options.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from benchmarks.study.rules import RULES
 from warmopt import Adaptive, Trace
 from warmopt.shapes import MODES, last_update, rectified
 
-Settings = dict[str, Any]  # of a warmup or a run: what JSON can hold
+Settings = dict[str, Any]  # of a warmup or a run; only what JSON can store
 Spans = list[list[int]]  # first and last update of each stretch at the fast pace
 PerGroup = int | list[int]  # one for all param groups, or one for each
 
 
 class Facts(NamedTuple):
-    """What a warmup may depend on."""
+    """What a warmup may know about the run."""
 
     beta2: float
     updates: int
 
 
 def linear(facts: Facts, steps: PerGroup) -> dict[str, Any]:
-    """No warmup is 0 steps."""
+    """A linear warmup; 0 steps mean no warmup."""
     return {"steps": steps}
 
 
 def untuned(facts: Facts, mode: str) -> dict[str, Any]:
-    """`untuned_linear`, `untuned_exponential` or `radam`."""
+    """The mode is `untuned_linear`, `untuned_exponential` or `radam`."""
     return {"mode": mode}
 
 
 def gi(facts: Facts) -> dict[str, Any]:
-    """What GI-Adam's first second moment amounts to (Kalra & Barkeshli, 2024)."""
+    """The warmup that is the same as GI-Adam's start (Kalra & Barkeshli, 2024)."""
     end = math.ceil(math.log(1e-6) / math.log(facts.beta2))
 
     def root(update: float, steps: float) -> float:
@@ -48,7 +48,7 @@ def gi(facts: Facts) -> dict[str, Any]:
 
 
 def jump(facts: Facts, steps: int, at: int) -> dict[str, Any]:
-    """A ramp over `steps`, left for the full LR after `at` updates; with readings."""
+    """A ramp over `steps` that jumps to the full LR after `at` updates. Has a trace."""
 
     def left(update: float, length: float) -> float:
         return update / steps
@@ -91,7 +91,7 @@ def adaptive(
 
 
 def area(facts: Facts, shortfall: float | list[float]) -> dict[str, Any]:
-    """A straight ramp whose factors fall short of 1 by so much in sum."""
+    """A straight ramp where the sum of 1 - factor is `shortfall`."""
     every = shortfall if isinstance(shortfall, list) else [shortfall]
     return tabled([ramp_of(each) for each in every])
 
@@ -99,12 +99,12 @@ def area(facts: Facts, shortfall: float | list[float]) -> dict[str, Any]:
 def replay(
     facts: Facts, spans: list[Spans], of: Settings, lengths: list[int]
 ) -> dict[str, Any]:
-    """The factors of an adaptive run, one by one, whatever happens now.
+    """Repeats the factors of an adaptive run, without any readings.
 
     Args:
         facts: Those of the run.
         spans: For each param group, when it ran at the fast pace.
-        of: The settings of its warmup.
+        of: The settings of the warmup of that run.
         lengths: For each param group, how many of its updates were below 1.
     """
     return tabled(
@@ -128,9 +128,9 @@ WARMUPS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def controls(row: dict[str, Any]) -> dict[str, Settings]:
-    """What an adaptive run is compared with, by name: fixed warmups made from it.
+    """Makes fixed warmups from an adaptive run, to compare it with; by name.
 
-    Empty if it did not reach its end within the run: there is nothing to match.
+    There are none if the warmup did not end within the run.
     """
     of, groups = row["warmup"], row["groups"]
     lengths = [group["length"] for group in groups]
@@ -147,12 +147,12 @@ def controls(row: dict[str, Any]) -> dict[str, Settings]:
 
 
 def lone(values: list[Any]) -> Any:
-    """The value itself where there is one param group only."""
+    """If there is only one param group, returns its value instead of a list."""
     return values if values[1:] else values[0]
 
 
 def factors(facts: Facts, of: Settings, spans: Spans, count: int) -> list[float]:
-    """Factors of the first updates of an adaptive run, from when it was fast."""
+    """Computes the first factors of an adaptive run, given when it was fast."""
     options = {name: value for name, value in of.items() if name != "kind"}
     built = adaptive(facts, **options)
     mode, steps = built["mode"], built["steps"] or round(2.0 / (1.0 - facts.beta2))
@@ -166,9 +166,9 @@ def factors(facts: Facts, of: Settings, spans: Spans, count: int) -> list[float]
 
 
 def ramp_of(shortfall: float) -> list[float]:
-    """Factors t / n, n such that they fall short of 1 by so much in sum.
+    """Returns factors t / n, for the n that makes the sum of 1 - factor `shortfall`.
 
-    With m the whole part of n that is m (1 - (m + 1) / 2n); n need not be whole.
+    n does not have to be whole. If its whole part is m, that is m (1 - (m + 1) / 2n).
     """
     m = math.floor(2.0 * shortfall + 1.0)
     n = m * (m + 1) / (2.0 * (m - shortfall))
@@ -176,9 +176,10 @@ def ramp_of(shortfall: float) -> list[float]:
 
 
 def tabled(tables: list[list[float]]) -> dict[str, Any]:
-    """A function mode that looks its factors up, one table for each param group.
+    """Returns a mode that takes its factors from tables, one for each param group.
 
-    A function sees the length of the group's ramp only, so no two are equally long.
+    The mode knows a group only by the length of its ramp. So tables of the same length
+    are made longer, until all lengths are different.
     """
     by_length: dict[int, list[float]] = {}
     for table in tables:

@@ -1,10 +1,10 @@
 """Opens every page of the site in Chromium, as wide as a phone, and says what is wrong.
 
-    make docs && python -m docs.in_browser
+    make docs && python -m docs.scripts.check_in_browser
 
-Run by hand, where there is a `chromium`. A page must not scroll sideways (a table, a
-picture or a formula in it may), nor ask anyone but its own server for anything, and its
-formulas and pictures must be there to be seen.
+Run this by hand; it needs `chromium`. It checks that a page does not scroll sideways
+(tables, pictures and formulas in it may), that it loads nothing from other servers, and
+that its formulas and pictures can be seen.
 """
 
 import json
@@ -16,11 +16,11 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-SITE = Path(__file__).parent.parent / "build" / "docs"
+SITE = Path(__file__).parent.parent.parent / "build" / "docs"
 WIDTH = 390
 MAY_SCROLL = "pre, .table-wrapper, .formula, p:has(> img)"
 
-# Every page in a frame of its own; frames of one server may look into each other.
+# Each page gets its own frame. A page may look into frames from the same server.
 LOOK = """<script>
 const results = {};
 async function look(page) {
@@ -53,7 +53,7 @@ window.onload = async () => {
 
 
 def look(site: Path) -> dict[str, dict]:
-    """What each page shows, by its name."""
+    """Opens all pages; returns for each page, by name, what was found."""
     pages = sorted(str(path.relative_to(site)) for path in site.rglob("*.html"))
     script = LOOK.replace("PAGES", json.dumps(pages)).replace("WIDTH", str(WIDTH))
     script = script.replace("MAY_SCROLL", json.dumps(MAY_SCROLL))

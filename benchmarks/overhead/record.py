@@ -1,6 +1,7 @@
-"""A record: where and when it was measured, of what commit, what came out.
+"""A record: where and when it was measured, at which commit, and the results.
 
-The JSON has a row per line. The table beside it is made from it, and nothing else is.
+A record is a JSON file with one row per line. The table beside it, in Markdown, is made
+from this file and from nothing else.
 """
 
 from __future__ import annotations
@@ -21,11 +22,18 @@ from typing import Any
 import torch
 
 import warmopt
-from benchmarks.contenders import CONTROL, PEER
-from benchmarks.devices import Counts, Device
-from benchmarks.timing import Estimate, Runner, added_ns, ratio, share, unresolved
+from benchmarks.overhead.contenders import CONTROL, PEER
+from benchmarks.overhead.devices import Counts, Device
+from benchmarks.overhead.timing import (
+    Estimate,
+    Runner,
+    added_ns,
+    ratio,
+    share,
+    unresolved,
+)
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 LIBRARIES = ("accelerate", "pytorch-warmup", "timm", "transformers")
 
@@ -34,7 +42,7 @@ Record = dict[str, Any]
 
 
 def environment(device: Device, argv: list[str]) -> Record:
-    """All that a reader needs to judge the figures."""
+    """Returns everything that a reader needs to know about the machine and the code."""
     home = Path(warmopt.__file__).parent.parent
     if home != ROOT:
         raise RuntimeError(
@@ -53,7 +61,7 @@ def environment(device: Device, argv: list[str]) -> Record:
         "threads": torch.get_num_threads(),
         "loadavg": os.getloadavg(),
         "python": sys.version.split()[0],
-        # Without those that name a folder of the machine.
+        # Flags that name a folder of the machine are left out.
         "python_build_flags": [flag for flag in build if "/" not in flag],
         "torch": torch.__version__,
         "libraries": {name: _version(name) for name in LIBRARIES},
@@ -75,7 +83,7 @@ def _version(library: str) -> str | None:
 
 
 def rows(runners: list[Runner], counts: list[Counts]) -> list[Row]:
-    """One row for each contender and kind of time; the control is the first."""
+    """Makes a row for each contender and kind of time; the first is the control."""
     bare = counts[0]
     named = {(runner.name, runner.state): runner for runner in runners}
     result = []
@@ -122,7 +130,7 @@ def _ends(estimate: Estimate) -> list[float]:
 
 
 def file_name(record: Record, part: bool) -> str:
-    """Day, device and commit; a part of the table is never taken for the whole."""
+    """Makes a name of day, device and commit, and `part` if not all cases ran."""
     device = record["device"] if "cuda" in record else "cpu"
     slug = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
     name = f"{record['utc'][:10]}-{slug}-{record['commit'][:9]}"
@@ -141,18 +149,18 @@ def write(record: Record, folder: Path, part: bool) -> Path:
 
 
 def read(path: Path) -> Record:
-    """A record as it was written."""
+    """Reads a record."""
     record: Record = json.loads(path.read_text())
     return record
 
 
 def interval(ends: list[float], digits: int = 4) -> str:
-    """In brackets."""
+    """Writes an interval in brackets."""
     return f"[{ends[0]:.{digits}g}, {ends[1]:.{digits}g}]"
 
 
 def quoted(row: Row) -> str:
-    """The ratio of a row as it may be quoted."""
+    """Writes the ratio of a row, or why it must not be quoted."""
     value = f"{row['ratio']:.4g}"
     if row["contender"] != CONTROL and not row["resolved"]:
         value = f"not resolved: {row['reason']}"
@@ -160,7 +168,7 @@ def quoted(row: Row) -> str:
 
 
 def table(record: Record) -> str:
-    """The whole record in Markdown, but for what nobody reads."""
+    """Writes the record in Markdown, without what few people read."""
     head = [
         f"# Overhead on {record['device']}",
         "",

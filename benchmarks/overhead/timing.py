@@ -1,10 +1,14 @@
-"""Times steps against a bare step, in pairs, so that a busy machine harms both alike.
+"""Times a step and the bare step in turn, so that a busy machine slows down both.
 
-Blocks of the bare step (A) and of a contender (B) are timed as A B B A: a *quad*. One
-discarded block of each goes before, B A, since the first are dearer; so either kind
-follows either kind once. Every other quad is turned round, for what is left of that.
-In a round every contender has one quad, in random order; one contender is the bare step
-again, the *control*, whose true ratio is 1. What it shows, nobody may claim.
+A *block* is many calls of the same step. Blocks of the bare step (A) and of a contender
+(B) are timed in the order A B B A; this is a *quad*. The first blocks are slower than
+the rest, so before each quad run two blocks, B A, that are not counted. With them, each
+kind of block comes once after A and once after B. To balance what is left, every second
+quad has the roles of A and B swapped.
+
+In a *round* every contender has one quad, in random order. One of the contenders is the
+bare step again: the *control*. Its true ratio is 1, so what the control shows is noise,
+and a ratio of that size proves nothing.
 """
 
 from __future__ import annotations
@@ -22,18 +26,22 @@ import numpy as np
 
 Step = Callable[[], object]
 Clock = Callable[[Step, int], dict[str, float]]
-"""Nanoseconds of that many steps, by kind of time; the first sets the block size."""
+"""Returns the nanoseconds of so many steps, for each kind of time.
 
-BLOCK_NS = 450_000  # in longer blocks the control spreads more, in shorter the clock
+The first kind is the one by which the size of a block is chosen.
+"""
+
+BLOCK_NS = 450_000  # if longer, the control varies more; if shorter, the clock does
 RESAMPLES = 2000
-WIDEST = 0.02  # interval of a ratio of which something may be said
-# What is less differs from one process to the next, by where objects lie in memory,
-# with intervals that do not touch: a step was seen at 0.992 that is at 1.002 elsewhere.
+WIDEST = 0.02  # the interval of a small effect may not be wider
+# Smaller effects change from one process to the next, because objects are at other
+# places in memory: the same step was measured at 0.992 and at 1.002, each time with a
+# small interval.
 LEAST_EFFECT = 0.01
 
 
 def thread_clock(step: Step, count: int) -> dict[str, float]:
-    """CPU time of this thread, so that being preempted by others does not count."""
+    """Measures CPU time of this thread; the time of other processes is left out."""
     steps = itertools.repeat(None, count)
     start = time.thread_time_ns()
     for _ in steps:
@@ -43,15 +51,15 @@ def thread_clock(step: Step, count: int) -> dict[str, float]:
 
 @dataclass
 class Runner:
-    """A contender and what was measured of it.
+    """A contender, and the times that were measured for it.
 
     Attributes:
-        period: Steps after which its work repeats; a block is a multiple of them, or
-            the median would hide the dear one.
-        seat: Entered around everything that it does.
+        period: Steps after which its work repeats. A block has a multiple of that many
+            steps; otherwise the median would hide the step that costs more.
+        seat: Entered around everything that the contender does.
         block: Steps per block.
-        bare: Nanoseconds a step of the bare blocks of each quad, by kind of time.
-        own: The same of its own blocks.
+        bare: For each kind of time and each quad, nanoseconds per bare step.
+        own: The same for the contender's own steps.
     """
 
     name: str
@@ -65,7 +73,7 @@ class Runner:
     _turned: bool = False
 
     def begin(self, bare: Step, clock: Clock) -> None:
-        """Forgets all; chooses blocks of about BLOCK_NS, of the dearer step."""
+        """Clears all times; chooses a block in which the slower step takes BLOCK_NS."""
 
         def slowest() -> float:
             return max(
@@ -80,13 +88,13 @@ class Runner:
         self.block = self.period * max(1, round(periods))
 
     def quad(self, bare: Step, clock: Clock) -> None:
-        """Times A B B A, or every other time B A A B."""
+        """Times A B B A, and every second time B A A B."""
         order = (bare, self.step, self.step, bare)
         if self._turned:
             order = (self.step, bare, bare, self.step)
         for step in (order[1], order[0]):
             clock(step, self.block)
-        # Nothing is computed between the blocks: it would make the next one dearer.
+        # Between the blocks nothing is computed: it would slow down the next one.
         taken = [clock(step, self.block) for step in order]
         if self._turned:
             taken = [taken[i] for i in (1, 0, 3, 2)]
@@ -106,10 +114,10 @@ def measure(
     most: int,
     progress: Callable[[float], object] = lambda share: None,
 ) -> None:
-    """Runs rounds for so many seconds, but no fewer than `least` nor more than `most`.
+    """Runs rounds for so many seconds, but at least `least` and at most `most` rounds.
 
     Args:
-        progress: Called with the share of the work that is done.
+        progress: Called with the part of the work that is done, from 0 to 1.
     """
     shuffled = random.Random(0)
     with _no_gc():
@@ -152,12 +160,14 @@ class Estimate(NamedTuple):
 
 
 def estimate(statistic: Callable[..., np.ndarray], *columns: np.ndarray) -> Estimate:
-    """Bootstraps a statistic of columns with one number per round.
+    """Computes a statistic and its interval, by bootstrap over the rounds.
 
-    Rounds are drawn whole, so what the columns share cancels.
+    A round is drawn with the numbers of all columns, so noise that the columns have in
+    common cancels out.
 
     Args:
-        statistic: Of arrays whose last axis is the rounds.
+        statistic: Takes arrays in which the last axis is the rounds.
+        *columns: Each has one number per round.
     """
     rounds = len(columns[0])
     drawn = np.random.default_rng(0).integers(rounds, size=(RESAMPLES, rounds))
@@ -170,7 +180,7 @@ def _median(values: np.ndarray) -> np.ndarray:
 
 
 def ratio(runner: Runner, kind: str) -> Estimate:
-    """Its step over the bare step."""
+    """Its step divided by the bare step."""
     return estimate(_median, np.divide(runner.own[kind], runner.bare[kind]))
 
 
@@ -179,12 +189,12 @@ def _added(runner: Runner, kind: str) -> np.ndarray:
 
 
 def added_ns(runner: Runner, kind: str) -> Estimate:
-    """What it adds to a step."""
+    """The nanoseconds that it adds to a step."""
     return estimate(_median, _added(runner, kind))
 
 
 def share(runner: Runner, peer: Runner, kind: str) -> Estimate | None:
-    """What it adds over what the peer adds; None where that might be nothing."""
+    """What it adds, divided by what the peer adds; None if the peer may add nothing."""
     if added_ns(peer, kind).low <= 0:
         return None
     return estimate(
@@ -195,7 +205,7 @@ def share(runner: Runner, peer: Runner, kind: str) -> Estimate | None:
 
 
 def unresolved(ratio: Estimate, control: Estimate) -> str:
-    """Why nothing may be said of a ratio; empty where something may."""
+    """Returns why a ratio must not be quoted; empty if it may be."""
     if not control.covers(1):
         return "the control is off 1"
     if ratio.low <= control.high and control.low <= ratio.high:

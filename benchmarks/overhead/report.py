@@ -1,7 +1,7 @@
-"""Writes docs/performance.md: python -m benchmarks.report RECORD...
+"""Writes docs/performance.md: python -m benchmarks.overhead.report RECORD...
 
-Of a record it quotes ratios and counts only: microseconds are of one machine. Without a
-record of a device the page says that nothing has been measured on it.
+The page shows ratios and counts, but no microseconds, since those are different on
+every machine. If there is no record for a device, the page says so.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 
-from benchmarks.contenders import CONTENDERS, CONTROL, OURS, STEPS
-from benchmarks.markdown import grid
-from benchmarks.record import Record, Row, interval, read
+from benchmarks.markdown_tables import grid
+from benchmarks.overhead.contenders import CONTENDERS, CONTROL, OURS, STEPS
+from benchmarks.overhead.record import Record, Row, interval, read
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 BYTECODES = ROOT / "tests" / "baselines" / "bytecodes.json"
 
@@ -33,7 +33,7 @@ differs from one process to the next.
 
 *Warming* is during the warmup, *done* after it. The number at the end of a case is how
 many param groups there are. This page is made from the records that it names, by
-`python -m benchmarks.report`; the tests make it again and compare.
+`python -m benchmarks.overhead.report`; the tests make it again and compare.
 """
 
 MACHINERY = """\
@@ -117,14 +117,14 @@ Key = tuple[str, str, str]
 
 
 def ratio(row: Row) -> str:
-    """Of its step to the bare step."""
+    """Writes its step divided by the bare step."""
     told = row["contender"] == CONTROL or row["resolved"]
     value = f"{row['ratio']:.4g}" if told else "not resolved"
     return f"{value} {interval(row['interval'])}"
 
 
 def share(row: Row) -> str:
-    """Of what pytorch_warmup adds."""
+    """Writes what it adds, divided by what pytorch_warmup adds."""
     if not row["resolved"] or row["of_pytorch_warmup"] is None:
         return "not resolved"
     ends = interval(row["of_pytorch_warmup_interval"], digits=3)
@@ -137,7 +137,7 @@ def by_contender(
     who: list[tuple[str, str]],
     cell: Callable[[Row], str],
 ) -> str:
-    """Contenders down, cases across."""
+    """A table with a line for each contender and a column for each case."""
     lines = []
     for name, state in who:
         found = [rows.get((case, name, state)) for case in cases]
@@ -147,7 +147,7 @@ def by_contender(
 
 
 def by_case(rows: dict[Key, Row], cases: list[str]) -> str:
-    """Cases down, the states of warmopt across."""
+    """A table with a line for each case and a column for each state of warmopt."""
     adaptive = f"{OURS}, adaptive k=5"
     who = [(CONTROL, ""), *((OURS, state) for state in STEPS), (adaptive, "warming")]
     lines = []
@@ -158,7 +158,7 @@ def by_case(rows: dict[Key, Row], cases: list[str]) -> str:
 
 
 def counted(rows: dict[Key, Row]) -> str:
-    """Contenders down, what is counted across."""
+    """A table with a line for each contender and a column for each count."""
     lines = []
     for name, state in WHO:
         own = [row for key, row in rows.items() if key[1:] == (name, state)]
@@ -169,7 +169,7 @@ def counted(rows: dict[Key, Row]) -> str:
 
 
 def tables(record: Record, time: str) -> list[str]:
-    """All tables of one kind of time."""
+    """Returns all tables for one kind of time."""
     rows: dict[Key, Row] = {
         (row["case"], row["contender"], row["state"]): row
         for row in record["rows"]
@@ -189,7 +189,7 @@ def tables(record: Record, time: str) -> list[str]:
 
 
 def by_function() -> str:
-    """Functions down, numbers of groups across."""
+    """A table with a line for each function and a column for each number of groups."""
     warming = json.loads(BYTECODES.read_text())["warming"]
     lines = [
         [f"`{name}`", *(str(each[name]) for each in warming.values())]
@@ -199,7 +199,7 @@ def by_function() -> str:
 
 
 def section(device: str, record: Record | None, name: str) -> list[str]:
-    """What there is of a device."""
+    """Returns the part of the page that is about one device."""
     if record is None:
         return [f"## {device}\n", "Not measured yet.\n"]
     source = (
@@ -215,7 +215,7 @@ def section(device: str, record: Record | None, name: str) -> list[str]:
 
 
 def page(paths: list[Path]) -> str:
-    """The whole page, from at most one record of each device."""
+    """Returns the whole page, from at most one record for each device."""
     records = {("cuda" in (r := read(path))): (r, path.stem) for path in paths}
     parts = [HEAD]
     for device, cuda in (("CPU", False), ("CUDA", True)):

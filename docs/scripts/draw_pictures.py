@@ -1,4 +1,7 @@
-"""Draws the pictures of the README and the site: python -m docs.pictures."""
+"""Draws the pictures of the README and of the site.
+
+Run it from the root of the repository: python -m docs.scripts.draw_pictures.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from warmopt._tools.plots import save_curves
 from warmopt.criteria import Drift, UpdateRMS
 from warmopt.shapes import MODES
 
-HERE = Path(__file__).parent
+PICTURES_FOLDER = Path(__file__).parent.parent / "pictures"
 UPDATES, WARMUP = 200, 50
 SCHEDULERS: dict[str, Callable] = {
     "no schedule": lambda o: lr_scheduler.ConstantLR(o, 1.0),
@@ -26,12 +29,12 @@ SCHEDULERS: dict[str, Callable] = {
 
 
 def sgd(*groups: dict) -> SGD:
-    """An optimizer of groups of one parameter each, at LR 1."""
+    """Makes an optimizer with LR 1, and one parameter in each group."""
     return SGD([{"params": [Parameter(torch.zeros(1))], **g} for g in groups], lr=1.0)
 
 
 def modes(path: Path) -> None:
-    """Every mode over a hundred updates; the untuned ones for beta2 = 0.98."""
+    """Draws every mode over a hundred updates, the untuned ones for beta2 = 0.98."""
     curves: dict[bool, list] = {False: [], True: []}
     for name, mode in MODES.items():
         rule = mode.steps_from_beta2
@@ -45,7 +48,7 @@ def modes(path: Path) -> None:
 
 
 def seen(scheduler: Callable) -> Iterator[tuple[float, float, float]]:
-    """Base LR, factor and effective LR of every update of a run."""
+    """Yields base LR, factor and effective LR for every update of a run."""
     optimizer = Warmed(sgd({}), steps=WARMUP)
     schedule = scheduler(optimizer)
     for _ in range(UPDATES):
@@ -56,7 +59,7 @@ def seen(scheduler: Callable) -> Iterator[tuple[float, float, float]]:
 
 
 def composing(path: Path) -> None:
-    """What the schedule says, what the warmup says, and what the optimizer uses."""
+    """Draws the LR of the schedule, the factor of the warmup, and their product."""
     labels = "base LR: group['lr']", "factor of the warmup", "effective LR: the product"
     columns = zip(*seen(SCHEDULERS["CosineAnnealingLR"]), strict=True)
     curves = list(zip(labels, columns, strict=True))
@@ -65,7 +68,7 @@ def composing(path: Path) -> None:
 
 
 def schedules(path: Path) -> None:
-    """The product for several schedulers of torch."""
+    """Draws this product for several schedulers of torch."""
     curves = [
         (name, [effective for *_, effective in seen(make)])
         for name, make in SCHEDULERS.items()
@@ -75,7 +78,7 @@ def schedules(path: Path) -> None:
 
 
 def groups(path: Path) -> None:
-    """Groups of their own lengths, one added later, one warmed again."""
+    """Draws groups with different lengths; one is added later, one warmed again."""
     optimizer = Warmed(sgd({"warmup_steps": 0}, {}, {"warmup_start": 1.5}), steps=50)
     names = ["head: warmup_steps=0", "body", "bias: warmup_start=1.5"]
     names += ["unfrozen: added at update 80"]
@@ -94,7 +97,7 @@ def groups(path: Path) -> None:
 
 
 def waiting(path: Path) -> None:
-    """A schedule that begins with the warmup, and one that waits for its end."""
+    """Draws a schedule that begins with the warmup, and one that waits for its end."""
     curves = []
     for name, waits in (("begins with the warmup", False), ("waits for its end", True)):
         optimizer = Warmed(sgd({}), steps=WARMUP)
@@ -111,7 +114,7 @@ def waiting(path: Path) -> None:
 
 
 def settled(path: Path) -> None:
-    """The three ways on, where the second moment has settled at update 50."""
+    """Draws what each `on_settled` does, if the second moment settles at update 50."""
     curves = []
     for way in ("accelerate", "ramp", "end"):
         adaptive, fast, factors = Adaptive(on_settled=way, fast=100), 0, []
@@ -125,7 +128,7 @@ def settled(path: Path) -> None:
 
 
 def lengths(path: Path) -> None:
-    """How long the untuned modes are."""
+    """Draws `untuned_linear`, whose length depends on beta2."""
     curves = []
     for beta2 in (0.95, 0.98, 0.99, 0.995):
         steps = 2 / (1 - beta2)
@@ -135,7 +138,7 @@ def lengths(path: Path) -> None:
 
 
 def trace(path: Path) -> None:
-    """The readings of a small adaptive run, watched by two more criteria."""
+    """Draws the readings of a small adaptive run, and what two more criteria say."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(
         torch.nn.Linear(8, 64), torch.nn.Tanh(), torch.nn.Linear(64, 1)
@@ -160,10 +163,10 @@ PICTURES = (modes, composing, schedules, groups, waiting, settled, lengths, trac
 
 
 def draw(folder: Path) -> None:
-    """Draws all of them, each into the file of its name."""
+    """Draws all pictures; a file is named like its function."""
     for picture in PICTURES:
         picture(folder / f"{picture.__name__}.png")
 
 
 if __name__ == "__main__":
-    draw(HERE)
+    draw(PICTURES_FOLDER)

@@ -1,7 +1,9 @@
 """Measures what warmopt and its peers add to an optimizer's step.
 
-Two levels: the machinery alone, around an optimizer whose step does nothing, and whole
-steps over the bare step. See `timing` for how, `cases` and `contenders` for what.
+There are two kinds of cases. In the first the optimizer's step does nothing, so that
+only the work around it is measured. In the second the step is a real one, and is
+compared with the same step without a warmup. `timing` says how the time is taken,
+`cases` and `contenders` say what is measured.
 """
 
 from __future__ import annotations
@@ -20,15 +22,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.cases import CASES, QUICK, WRAPS, Case
-from benchmarks.contenders import CONTENDERS, CONTROL, OURS, STEPS, Seat, bare
-from benchmarks.devices import DEVICES, Device, count
-from benchmarks.record import RESULTS, Row, environment, quoted, rows, write
-from benchmarks.timing import Runner, measure, ratio
+from benchmarks.overhead.cases import CASES, QUICK, WRAPS, Case
+from benchmarks.overhead.contenders import CONTENDERS, CONTROL, OURS, STEPS, Seat, bare
+from benchmarks.overhead.devices import DEVICES, Device, count
+from benchmarks.overhead.record import RESULTS, Row, environment, quoted, rows, write
+from benchmarks.overhead.timing import Runner, measure, ratio
 
 SECONDS, QUICK_SECONDS = 5.0, 2.0  # per case; twice that with all contenders
 LEAST, MOST = 10, 300  # rounds per case
-ATTEMPTS = 2  # where the control is off 1, which one in twenty is by chance
+ATTEMPTS = 2  # if the control is not 1; by chance that happens once in twenty
 
 Skip = Callable[[str, str], None]
 
@@ -41,7 +43,7 @@ def measured(
     progress: Callable[[float], Any],
     skip: Skip,
 ) -> list[Row]:
-    """The rows of a case; none where it cannot be run."""
+    """Measures a case; returns its rows, or none if it cannot run here."""
     if why := case.why_not(device):
         skip(case.name, why)
         return []
@@ -51,7 +53,7 @@ def measured(
         control = bare(optimizer, 0, wrap)
         for _ in range(3):
             control()
-    except Exception as error:  # no compiler, no memory
+    except Exception as error:  # such as no compiler, or too little memory
         skip(case.name, _told(error))
         return []
     size = min(p.numel() for g in optimizer.param_groups for p in g["params"])

@@ -1,6 +1,6 @@
-"""CPU and CUDA: the clock of each, and what can be counted on it.
+"""CPU and CUDA: how time is taken on each, and what can be counted.
 
-All that the rest of the program needs of a device is here, in two small objects.
+The rest of the program asks these two classes for everything about a device.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.timing import Step, thread_clock
+from benchmarks.overhead.timing import Step, thread_clock
 
 Counts = dict[str, int | None]
-"""What one step does, by what is counted; None where it cannot be told here."""
+"""How often one step does something; None if this device cannot count it."""
 
-HEAD_START_CYCLES = 2_000_000  # about a millisecond: twice the enqueueing of a block
+HEAD_START_CYCLES = 2_000_000  # about 1 ms: twice what the host needs for a block
 
 
 class Cpu:
-    """One thread, lest its clock misses what the others do."""
+    """The CPU, with one thread only: the clock does not see the work of others."""
 
     name = "cpu"
     torch_device = "cpu"
@@ -46,17 +46,18 @@ class Cpu:
         return {"device": processor()}
 
     def kernels(self, step: Step) -> None:
-        """None are launched."""
+        """A CPU launches none."""
 
     def syncs(self, step: Step) -> None:
-        """There is nothing to sync with."""
+        """A CPU has nothing to wait for."""
 
 
 class Cuda:
     """The current CUDA device, with a host time and a device time.
 
-    Host time is what it takes to enqueue a block. Device time is from event to event;
-    the device is kept busy first, so that it does not wait for the host.
+    Host time is how long the host needs to send a block of steps to the device. Device
+    time is how long the device works on it, between two events. The device first gets
+    something else to do, so that it does not have to wait for the host.
     """
 
     name = "cuda"
@@ -81,7 +82,7 @@ class Cuda:
         return {"host": host, "device": self._start.elapsed_time(self._end) * 1e6}
 
     def free_bytes(self) -> int:
-        """Of the device's memory, with what torch keeps but does not use."""
+        """Free memory of the device, with what torch holds but does not use."""
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info()[0]
 
@@ -107,7 +108,7 @@ class Cuda:
         }
 
     def kernels(self, step: Step) -> int:
-        """What a step launches on the device: kernels, copies, fills."""
+        """Counts what a step starts on the device: kernels, copies, fills."""
         torch.cuda.synchronize()
         activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
         with profile(activities=activities, acc_events=True) as profiled:
@@ -116,7 +117,7 @@ class Cuda:
         return sum(e.device_type == DeviceType.CUDA for e in profiled.events())
 
     def syncs(self, step: Step) -> int:
-        """1 if the step makes the host wait for the device, else 0."""
+        """Returns 1 if the step makes the host wait for the device, else 0."""
         try:
             with no_syncs():
                 step()
@@ -133,7 +134,7 @@ DEVICES: dict[str, type[Device]] = {"cpu": Cpu, "cuda": Cuda}
 
 @contextmanager
 def no_syncs() -> Iterator[None]:
-    """An error where the host waits for the CUDA device."""
+    """Raises an error if the host has to wait for the CUDA device."""
     torch.cuda.set_sync_debug_mode("error")
     try:
         yield
@@ -149,13 +150,13 @@ def processor() -> str:
 
 
 class Dispatched(TorchDispatchMode):
-    """Counts what goes through torch's dispatcher.
+    """Counts what torch's dispatcher sees.
 
     Attributes:
-        operators: All but the profiler's.
+        operators: All operators, without those of the profiler.
         allocations: New tensors of at least `size` elements.
-        hook_passes: Through torch's hooks, which run where it names the step for the
-            profiler.
+        hook_passes: How often torch ran the hooks of a step. At the same place it tells
+            the profiler the name of the step, and that is what is counted.
     """
 
     def __init__(self, size: int) -> None:
@@ -187,8 +188,8 @@ def count(step: Step, device: Device, size: int, eager: bool = True) -> Counts:
     """Counts what one step does.
 
     Args:
-        size: Elements from which on a new tensor is counted as an allocation.
-        eager: Whether operators are dispatched one by one, and can be counted.
+        size: A new tensor counts as an allocation if it has this many elements or more.
+        eager: Whether operators are dispatched one by one, so that they can be counted.
     """
     counts: Counts = dict.fromkeys(("operators", "allocations", "hook_passes"))
     step()

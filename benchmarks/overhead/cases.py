@@ -1,4 +1,7 @@
-"""The cases: a model's parameters in so many groups, under an optimizer."""
+"""What is measured: a model's parameters, split into groups, and an optimizer.
+
+A case has no model that computes anything, only parameters of the same shapes.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ from torch import optim
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from benchmarks.contenders import Wrap
-from benchmarks.devices import Device
+from benchmarks.overhead.contenders import Wrap
+from benchmarks.overhead.devices import Device
 
 Shapes = list[tuple[int, ...]]
 
 
 def tiny() -> Shapes:
-    """A perceptron of 10 thousand parameters: the worst case in practice."""
+    """A perceptron of 10 thousand parameters: a short step, so our share is large."""
     return [(128, 64), (128,), (10, 128), (10,)]
 
 
@@ -60,7 +63,7 @@ def llama_7b() -> Shapes:
 
 
 def divided(shapes: Shapes, by: int) -> Shapes:
-    """As many tensors, each dimension divided: host time is all that is left."""
+    """Returns as many tensors, but so small that almost only host time is left."""
     return [tuple(max(1, size // by) for size in shape) for shape in shapes]
 
 
@@ -78,7 +81,10 @@ MODELS: dict[str, Shapes] = {
 
 
 class Idle(optim.SGD):
-    """Keeps groups like any optimizer; its step does nothing, and is not hooked."""
+    """Has param groups like any optimizer, but its step does nothing.
+
+    torch does not call any hooks around this step either.
+    """
 
     def step(self, closure: None = None) -> None:
         pass
@@ -107,7 +113,7 @@ def eager(step: Any) -> Any:
 
 
 def captured(step: Any) -> Any:
-    """The replay of a CUDA graph of the step."""
+    """Captures the step in a CUDA graph; returns what replays it."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -125,7 +131,7 @@ WRAPS: dict[str, Wrap] = {"eager": eager, "compile": torch.compile, "graph": cap
 
 @dataclass(frozen=True)
 class Case:
-    """What all contenders step, and how."""
+    """The optimizer that all contenders step, and how they run the step."""
 
     model: str
     optimizer: str
@@ -136,7 +142,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """As the command and the records call it."""
+        """The name of the case in the command and in the records."""
         if self.optimizer == "idle":
             return f"machinery-{self.groups}"
         parts = [self.model, self.optimizer, self.implementation, str(self.groups)]
@@ -152,18 +158,18 @@ class Case:
 
     @property
     def bytes(self) -> int:
-        """Memory of parameters, gradients and moments, and foreach's temporaries."""
+        """Memory for parameters, gradients, moments and the temporaries of foreach."""
         temporary = 0 if self.implementation in ("loop", "fused") else 2
         return 4 * self.parameters * (2 + MOMENTS[self.optimizer] + temporary)
 
     def why_not(self, device: Device) -> str:
-        """Why it cannot run on the device; empty where it can."""
+        """Returns why the case cannot run on this device; empty if it can."""
         if self.bytes * 1.05 > (free := device.free_bytes()):
             return f"needs {self.bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
         return ""
 
     def build(self, device: Device) -> Optimizer:
-        """The bare optimizer, of parameters with gradients."""
+        """Returns the optimizer, without a warmup; its parameters have gradients."""
         where = torch.device(device.torch_device)
         params = [Parameter(torch.full(s, 0.1, device=where)) for s in self.shapes]
         for param in params:

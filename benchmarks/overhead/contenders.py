@@ -1,7 +1,8 @@
 """warmopt and its peers, each around the same optimizer object.
 
-Each is what a training loop calls once per batch, in one function, the bare optimizer
-too: what a call costs is in all of them.
+For each there is one function that does what a training loop does once per batch. The
+bare optimizer is called through such a function too, so that the cost of the call is
+the same for all.
 """
 
 from __future__ import annotations
@@ -15,29 +16,30 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 
-from benchmarks.timing import Step
+from benchmarks.overhead.timing import Step
 from warmopt import Adaptive, Warmed
 from warmopt.criteria import InverseRootVariance
 
-LONG = 10**9  # updates; no warmup of that length ends here
+LONG = 10**9  # updates: a warmup of this length never ends during a measurement
 STEPS = {"warming": LONG, "done": 1}
 
 Wrap = Callable[[Step], Step]
-"""Makes a graph or a compiled function of the step of an optimizer, or leaves it."""
+"""Takes the step of an optimizer; returns it as it is, compiled, or as a CUDA graph."""
 
 
 class Seat:
-    """The shared optimizer as one contender has it, while entered.
+    """Lets many contenders use the same optimizer, one after the other.
 
-    That is what the contender wrote into the groups, and the `step` that it patched,
-    as schedulers do.
+    While it is entered, the optimizer is as this contender left it: with the values
+    that the contender wrote into the param groups, and with the `step` that it
+    replaced, as schedulers do. On leaving, both are put away until the next time.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
         self._groups = [dict(group) for group in optimizer.param_groups]
         for group in self._groups:
-            if isinstance(group["lr"], Tensor):  # which some write in place
+            if isinstance(group["lr"], Tensor):  # which some contenders change in place
                 group["lr"] = group["lr"].clone()
         self._patch: dict[str, Any] = {}
 
@@ -61,7 +63,7 @@ class Seat:
 
 
 class Naive(Optimizer):
-    """The wrapper that one writes first. torch hooks and profiles it, and the inner."""
+    """The simplest wrapper. torch runs hooks twice: for it and for the inner one."""
 
     def __init__(self, optimizer: Optimizer, steps: int) -> None:
         super().__init__(optimizer.param_groups, optimizer.defaults)
@@ -81,7 +83,7 @@ class Naive(Optimizer):
 
 
 def then(step: Step, after: Step) -> Step:
-    """One step, then the scheduler's."""
+    """Returns a function that calls the step, then `after`."""
 
     def both() -> None:
         step()
@@ -101,24 +103,25 @@ def bare(optimizer: Optimizer, steps: int, wrap: Wrap) -> Step:
 
 
 def warmopt(optimizer: Optimizer, steps: int, wrap: Wrap) -> Step:
-    """Ours."""
+    """Our fixed mode."""
     if isinstance(optimizer.param_groups[0]["lr"], Tensor):
-        steps = min(steps, 10**6)  # the most; no case makes so many
+        steps = min(steps, 10**6)  # the most that is allowed; no case runs so long
     return bare(Warmed(optimizer, steps=steps), steps, wrap)
 
 
 def never() -> InverseRootVariance:
-    """The default, but no variance is below its threshold.
+    """The default criterion, with a threshold that is never reached.
 
-    The same gradient again settles at once. A class of its own would be read in full.
+    Here all gradients are the same, so the real criterion would end the warmup at once.
+    This cannot be a new class: for a class that it does not know, warmopt reads more.
     """
     criterion = InverseRootVariance()
-    object.__setattr__(criterion, "threshold", -1.0)  # which it would refuse
+    object.__setattr__(criterion, "threshold", -1.0)  # the class itself would refuse it
     return criterion
 
 
 def adaptive(every: int) -> Callable[[Optimizer, int, Wrap], Step]:
-    """Ours in adaptive mode, which never settles, so that it goes on reading."""
+    """Our adaptive mode. It never settles, so it goes on taking readings."""
     mode = Adaptive(never(), every=every)
 
     def build(optimizer: Optimizer, steps: int, wrap: Wrap) -> Step:
@@ -128,12 +131,12 @@ def adaptive(every: int) -> Callable[[Optimizer, int, Wrap], Step]:
 
 
 def naive(optimizer: Optimizer, steps: int, wrap: Wrap) -> Step:
-    """The wrapper that one writes first."""
+    """The simplest wrapper, written by hand."""
     return bare(Naive(optimizer, steps), steps, wrap)
 
 
 def pytorch_warmup(optimizer: Optimizer, steps: int, wrap: Wrap) -> Step:
-    """LinearWarmup alone, as its README has it."""
+    """LinearWarmup alone, used as in its README."""
     from pytorch_warmup import LinearWarmup
 
     warmup, stepped = LinearWarmup(optimizer, steps), wrap(optimizer.step)
@@ -147,7 +150,7 @@ def pytorch_warmup(optimizer: Optimizer, steps: int, wrap: Wrap) -> Step:
 
 
 def pytorch_warmup_cosine(optimizer: Optimizer, steps: int, wrap: Wrap) -> Step:
-    """LinearWarmup around a scheduler, its usual use."""
+    """LinearWarmup around a scheduler, which is how it is used most."""
     from pytorch_warmup import LinearWarmup
 
     scheduler = lr_scheduler.CosineAnnealingLR(optimizer, LONG)
@@ -168,7 +171,7 @@ def linear_lr(optimizer: Optimizer, steps: int, wrap: Wrap) -> Step:
 
 
 def lambda_lr(optimizer: Optimizer, steps: int, wrap: Wrap) -> Step:
-    """The warmup that many write by hand."""
+    """The warmup that many people write by hand."""
     scheduler = lr_scheduler.LambdaLR(optimizer, lambda t: min(1.0, (t + 1) / steps))
     return then(wrap(optimizer.step), scheduler.step)
 
@@ -192,8 +195,9 @@ def transformers_linear(optimizer: Optimizer, steps: int, wrap: Wrap) -> Step:
 
 
 def timm_cosine(optimizer: Optimizer, steps: int, wrap: Wrap) -> Step:
-    """timm's, called with the number of the update as its training script does."""
-    if "timm" not in sys.modules:  # its schedulers, without timm and so torchvision
+    """timm's schedule, called with the number of the update, as timm itself does."""
+    # Loads only the schedulers of timm: all of timm would need torchvision.
+    if "timm" not in sys.modules:
         spec = importlib.util.find_spec("timm")
         if spec is None:
             raise ModuleNotFoundError("No module named 'timm'")
@@ -215,13 +219,13 @@ def timm_cosine(optimizer: Optimizer, steps: int, wrap: Wrap) -> Step:
 
 
 def accelerate_linear(optimizer: Optimizer, steps: int, wrap: Wrap) -> Step:
-    """Hugging Face's schedule in accelerate's wrapper; the optimizer is not wrapped."""
+    """Hugging Face's schedule in accelerate's wrapper, around a plain optimizer."""
     from accelerate import Accelerator
     from accelerate.optimizer import AcceleratedOptimizer
     from accelerate.scheduler import AcceleratedScheduler
     from transformers import get_linear_schedule_with_warmup
 
-    Accelerator(cpu=True)  # makes the state that they share
+    Accelerator(cpu=True)  # creates the state that both classes need
     scheduler = AcceleratedScheduler(
         get_linear_schedule_with_warmup(optimizer, steps, 2 * LONG),
         AcceleratedOptimizer(optimizer, device_placement=False),
@@ -231,14 +235,15 @@ def accelerate_linear(optimizer: Optimizer, steps: int, wrap: Wrap) -> Step:
 
 @dataclass(frozen=True)
 class Contender:
-    """A contender, and where it is measured: in both states of STEPS.
+    """Something to measure, in both states of STEPS where that makes sense.
 
     Attributes:
-        build: Called with the optimizer, the length of the warmup in updates and what
-            to make of the optimizer's step; returns the step of a training loop.
-        few: Whether it runs in every case, or only where all do.
+        build: Called with the optimizer, the length of the warmup in updates, and a
+            `Wrap` for the optimizer's step; returns the step of a training loop.
+        few: True if it runs in every case, False if only in those with all contenders.
         period: Updates after which its work repeats.
-        reads: Whether it needs a second moment; and it ends as the fixed mode does.
+        reads: Whether it needs a second moment. Such a contender is measured only
+            while it warms; after that it does the same as the fixed mode.
     """
 
     name: str
@@ -248,7 +253,7 @@ class Contender:
     reads: bool = False
 
     def runs(self, optimizer: str, state: str) -> bool:
-        """Whether there is something to measure."""
+        """Whether it can be measured with this optimizer in this state."""
         return not self.reads or (
             optimizer in ("adam", "adamw", "rmsprop") and state == "warming"
         )

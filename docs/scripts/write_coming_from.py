@@ -1,11 +1,14 @@
-"""Writes coming-from.md from the table of peers: python -m docs.coming_from."""
+"""Writes docs/coming-from.md from the table of peers.
+
+Run it from the root of the repository: python -m docs.scripts.write_coming_from.
+"""
 
 from itertools import groupby
 from pathlib import Path
 
 from tests.peers import ROWS, Row
 
-PAGE = Path(__file__).parent / "coming-from.md"
+PAGE = Path(__file__).parent.parent / "coming-from.md"
 
 HEAD = """\
 # Coming from another library
@@ -14,7 +17,7 @@ For each line that you write there, the line to write here: it gives the same le
 rate at every update of the warmup, and where it does not, the note says so. The tests
 run our lines against the formula of each peer, and against the peer itself where it is
 marked with ✓. This page is made from the table in `tests/peers.py`, by
-`python -m docs.coming_from`.
+`python -m docs.scripts.write_coming_from`.
 
 ## Before and after
 
@@ -137,13 +140,13 @@ optimizer = Warmed(optimizer, steps=n * k, offset=k, mode=mode)
 
 
 def line(row: Row) -> str:
-    """A row of a peer's table."""
+    """Writes a row of a peer's table."""
     ran = " ✓" if row.run else ""
     return f"| `{row.theirs}`{ran} | `Warmed(optimizer, {row.ours})` | {row.note} |"
 
 
 def page() -> str:
-    """The whole page."""
+    """Returns the whole page."""
     parts = [HEAD]
     for peer, rows in groupby(ROWS, key=lambda row: row.peer):
         table = ["| there | here | note |", "|---|---|---|", *map(line, rows)]

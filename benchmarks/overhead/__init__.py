@@ -1,0 +1,11 @@
+"""What a step costs with warmopt and with its peers: python -m benchmarks.overhead.
+
+The map, from the top down:
+    __main__      the command: measures the cases, writes a record
+    report        writes docs/performance.md from records
+    record        where it ran, what it measured, and the table of it
+    cases         models, optimizers, param groups
+    contenders    warmopt and its peers, all around one optimizer
+    devices       CPU and CUDA: their clocks, and what can be counted on them
+    timing        steps timed in pairs, the intervals, and what they show
+"""
