@@ -1,11 +1,11 @@
-"""The command line, `python -m warmopt`, also installed as `warmopt`."""
+"""The command line: `python -m warmopt`, which is also installed as `warmopt`."""
 
 import importlib.util
 import sys
 
 
 def main() -> None:
-    """Runs the command line, or tells what to install for it."""
+    """Runs the command line, or says which packages to install for it."""
     if any(importlib.util.find_spec(name) is None for name in ("typer", "rich")):
         sys.exit(
             "The command line of warmopt needs a few more packages. Install them "

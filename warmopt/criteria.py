@@ -1,16 +1,16 @@
 """When has the second moment settled? Pure functions from a reading to yes or no.
 
-A criterion is any callable `Reading -> bool`; those here are frozen dataclasses, so
-that they compare, print and can be rebuilt from their constants. These are checked: a
-wrong one is a TypeError or a ValueError. None of them sees a tensor, the loss or the
-learning rate, and none remembers the reading before. A value that is nan (not known
-yet, or nothing to measure) never settles.
+A criterion is any callable `Reading -> bool`. The criteria here are frozen dataclasses:
+they can be compared and printed, and rebuilt from their constants. The constants are
+checked, and a wrong one raises a TypeError or a ValueError. No criterion sees a tensor,
+the loss or the learning rate, and none remembers earlier readings. If a value is nan
+(not known yet, or nothing to measure), it never counts as settled.
 
-Throughout, v is the bias-corrected second moment, t the update, D the span of the
-full window in updates (those that use it wait for it to be full), and
-tau = 1 / (1 - beta2) the memory of v in updates.
+In the formulas, v is the bias-corrected second moment, t is the update, D is the span
+of a full window in updates (a criterion that uses D waits until the window is full),
+and tau = 1 / (1 - beta2) is the memory of v in updates.
 
-Combine them with a function::
+Combine criteria with a function::
 
     drift, update_rms = Drift(), UpdateRMS()
     criterion = lambda reading: drift(reading) and update_rms(reading)
@@ -36,27 +36,27 @@ __all__ = [
 
 
 class Reading(NamedTuple):
-    """What is measured of a second moment: plain numbers (see `readings`).
+    """What is measured of a second moment, as plain numbers.
 
     Attributes:
-        update: Update after which the newest sample was taken, counted from 1.
-        span: Updates between the oldest sample of the window and the newest.
-        samples: Samples in the window so far, 1 to `window`.
+        update: Update after which the newest sample was taken; the first is 1.
+        span: Updates between the oldest and the newest sample of the window.
+        samples: Samples in the window so far, from 1 to `window`.
         window: Samples in a full window.
-        beta1: Decay of the momentum per update, in the first group that has one, as
-            it is when the sample is judged; None where there is none. The base one,
-            where the momentum warms too (`momentum_start`).
-        beta2: Decay of the second moment per update, likewise; None where it is not
-            known.
+        beta1: Decay of the momentum per update, from the first group that has one, at
+            the time when the sample is judged; None if no group has one. If the
+            momentum warms too (`momentum_start`), this is its base value.
+        beta2: Decay of the second moment per update, from the first group that has
+            one, at the same time; None if it is not known.
         inverse_root_variance: Median over the coordinates of var / mean^2 of
             1 / sqrt(v) in the window, dimensionless. nan until the window is full.
-        norm_ratio: Sum of v in the oldest sample over that in the newest. nan
-            with one sample.
-        update_rms: RMS over the coordinates of m / sqrt(v), m the bias-corrected
-            momentum, in the newest sample. nan where there is no momentum.
-        drifts: Per tensor log(mean v) of the newest sample less that of the
-            oldest. nan with one sample, and where no coordinate has v > 0.
-        sizes: Per tensor the elements of the whole tensor, sampled or not.
+        norm_ratio: Sum of v in the oldest sample, divided by the sum of v in the
+            newest. nan if there is only one sample.
+        update_rms: RMS over the coordinates of m / sqrt(v) in the newest sample, where
+            m is the bias-corrected momentum. nan if there is no momentum.
+        drifts: For each tensor, log(mean v) in the newest sample minus log(mean v) in
+            the oldest. nan if there is only one sample, or if no coordinate has v > 0.
+        sizes: For each tensor, the number of all its elements, sampled or not.
     """
 
     update: int
@@ -79,22 +79,24 @@ Orientation = Literal["old_over_new", "new_over_old", "two_sided"]
 
 @dataclass(frozen=True)
 class InverseRootVariance:
-    r"""The effective LR of the typical coordinate has been constant for a window.
+    r"""The effective LR of a typical coordinate has been constant for a whole window.
 
     .. math:: \mathrm{median}_i \frac{\mathrm{Var}_W[v_i^{-1/2}]}
                                      {\mathrm{E}_W[v_i^{-1/2}]^2} \le \text{threshold}
 
-    The measured counterpart of the variance that RAdam computes from t and beta2
-    alone. `threshold` is dimensionless; 0.02 is a spread of 14 %. It was tested with
-    samples every 5 updates, 5 to a window; the three belong together.
+    RAdam computes a variance like this one from t and beta2 alone; here it is measured.
+    `threshold` is dimensionless; 0.02 is a spread of 14 %. It was tested with a sample
+    every 5 updates and 5 samples in a window, and these three numbers belong together.
 
     What fools it: it is partly a clock. For t << tau, v is a plain mean over t
-    gradients, which slows down by itself: most runs settle at update 25 to 80,
-    whatever they do. It settles at a tiny LR though nothing has happened yet, where v
-    is too coarse to move (bfloat16 near beta2 = 0.999), and where parameters go
-    without gradients for a window though they are not frozen: their v stands still.
-    What holds it up: noise. Where one gradient in ten is not 0, it stays above 0.02
-    for good at beta2 = 0.95 (but below 0.05), and above 0.1 at 0.9.
+    gradients, which moves less and less by itself. So most runs settle at update 25 to
+    80, whatever happens in them. It also settles in three cases in which it should not:
+    at a tiny LR, although nothing has happened yet; if v is too coarse to move
+    (bfloat16 with beta2 near 0.999); and if parameters that are not frozen get no
+    gradient for a whole window, since their v stands still.
+
+    What delays it: noise. If only one gradient in ten is not 0, the variance always
+    stays above 0.02 at beta2 = 0.95 (but below 0.05), and above 0.1 at beta2 = 0.9.
 
     Example:
         >>> import math
@@ -105,8 +107,8 @@ class InverseRootVariance:
 
     Reference:
         Var[psi] of Liu et al., "On the Variance of the Adaptive Learning Rate and
-        Beyond", 2019, section 3, https://arxiv.org/abs/1908.03265. Differs: the
-        variance is over time and measured. The rule and its constants are ours.
+        Beyond", 2019, section 3, https://arxiv.org/abs/1908.03265. The difference: our
+        variance is over time, and measured. The rule and its constants are ours.
     """
 
     threshold: float = 0.02
@@ -121,23 +123,26 @@ class InverseRootVariance:
 
 @dataclass(frozen=True)
 class Drift:
-    r"""Most tensors' second moments keep their size, whichever way they might move.
+    r"""The second moments of most tensors keep their size: they do not grow or shrink.
 
     .. math:: \frac{\sum_l w_l\,[\,|\log \bar v_l(t) - \log \bar v_l(t - D)|
               < \text{tol} \cdot D / \tau\,]}{\sum_l w_l} \ge \text{quantile}
 
-    with the mean v of tensor l and w its elements (`by="numel"`) or 1
-    (`by="tensor"`). `tol` is a natural logarithm per memory length tau: 0.25 lets
-    the effective LR move by 12 % in tau updates. `quantile` is the share of the weight
-    that must keep still, in (0, 1]. Tensors without any v > 0 have no weight. Never
-    settled before t = 2 D, while v is still mostly noise.
+    Here :math:`\bar v_l` is the mean v of tensor l, and the weight :math:`w_l` is its
+    number of elements (`by="numel"`) or 1 (`by="tensor"`). `tol` is a natural logarithm
+    per memory length tau: with 0.25, the effective LR may move by 12 % in tau updates.
+    `quantile` is the share of the total weight that must not move, in (0, 1]. Tensors
+    without any v > 0 have no weight. It never settles before t = 2 D, when v is still
+    mostly noise.
 
-    What fools it: stagnation, and a v too coarse to move (bfloat16 near beta2 =
-    0.999). At a tiny LR the gradients are stationary, whatever waits at the full
-    one; `UpdateRMS` guards. What holds it up: noise, for a span well below tau.
-    The noise of a drift grows like sqrt(D), its tolerance like D; the fewer the
-    coordinates and the heavier the tails, the worse. And a steady decay of the
-    gradients' squares, by 1 / e in fewer than tau / tol updates.
+    What fools it: stagnation, and a v that is too coarse to move (bfloat16 with beta2
+    near 0.999). At a tiny LR the gradients hardly change, whatever will happen at the
+    full LR. Combine it with `UpdateRMS` as a guard.
+
+    What delays it: noise, if the span is much shorter than tau. The noise of a drift
+    grows like sqrt(D), but the tolerance like D. It is worse with few coordinates and
+    with heavy tails. Another cause is a steady decay of the squared gradients, by a
+    factor of e in fewer than tau / tol updates.
 
     Example:
         >>> import math
@@ -147,8 +152,9 @@ class Drift:
         (True, False)
 
     Reference:
-        Ours, after the norm ratio of 1-bit Adam (see `NormRatio`). Differs: bias
-        corrected, two-sided and per tensor, each of which closes one of its holes.
+        Ours, based on the norm ratio of 1-bit Adam (see `NormRatio`). The differences:
+        the bias is corrected, and it is two-sided and per tensor. Each of these repairs
+        one weakness of the norm ratio.
     """
 
     tol: float = 0.25
@@ -171,6 +177,7 @@ class Drift:
             for drift, size in zip(reading.drifts, reading.sizes, strict=True)
             if not math.isnan(drift)
         ]
+        # If nothing was measured, `quiet` is 0, and that must not count as settled.
         quiet = sum(weight for drift, weight in known if drift < limit)
         return quiet > 0 and quiet >= self.quantile * sum(weight for _, weight in known)
 
@@ -181,19 +188,21 @@ class NormRatio:
 
     .. math:: \|v(t - D)\|_1 / \|v(t)\|_1 \ge \text{threshold}
 
-    `orientation` is ``"old_over_new"`` as above, ``"new_over_old"`` the other way
-    up, or ``"two_sided"`` for both at once. `threshold` is dimensionless, at most 1.
-    With `bias_correction=False` the ratio is that of the raw averages, as 1-bit
-    Adam keeps them: the factor is (1 - beta2^(t-D)) / (1 - beta2^t). Where the
-    optimizer itself does not correct (RMSprop) the samples are raw already, and it
-    must be left at True. The paper's D is tau; ours is the span of the window.
+    `orientation` is ``"old_over_new"`` for the ratio above, ``"new_over_old"`` for its
+    inverse, or ``"two_sided"`` if both must reach the threshold. `threshold` is
+    dimensionless, at most 1. With `bias_correction=False` it is the ratio of the raw
+    averages, which 1-bit Adam uses: the ratio above times
+    (1 - beta2^(t-D)) / (1 - beta2^t). If the optimizer itself does not correct the bias
+    (RMSprop), the samples are raw already, and `bias_correction` must stay True. In the
+    paper D is tau; here it is the span of the window.
 
-    What fools it: one-sided, it settles at once while v falls (``old_over_new``,
-    the usual start of training) or rises (the other). Raw, it measures beta2:
-    stationary gradients reach 0.96 at 3.78 tau with D = tau, whatever they are.
-    Clipping by the global norm at every update pins the norm of v, so that it
-    settles at once. It is also fooled by stagnation, as `Drift` is, and is
-    ruled by the tensor with the largest gradients.
+    What fools it: if it is one-sided, it settles at once while v falls
+    (``old_over_new``; v usually falls at the start of training) or while v rises
+    (``new_over_old``). Without bias correction it measures beta2: all stationary
+    gradients reach 0.96 at 3.78 tau if D = tau. Clipping by the global norm at every
+    update keeps the norm of v constant, so that it settles at once. Stagnation fools
+    it too, as it fools `Drift`. And the tensor with the largest gradients decides
+    almost alone.
 
     Example:
         >>> import math
@@ -203,9 +212,9 @@ class NormRatio:
         (True, False)
 
     Reference:
-        Tang et al., "1-bit Adam", 2021, https://arxiv.org/abs/2102.02888. Which
-        way up their ratio stands, and the 0.96, are not settled here: take them
-        for a style rather than for a reproduction.
+        Tang et al., "1-bit Adam", 2021, https://arxiv.org/abs/2102.02888. We are not
+        sure which way up their ratio is, nor about the 0.96. So this is a rule in the
+        style of the paper, and not a reproduction.
     """
 
     threshold: float = 0.96
@@ -227,6 +236,7 @@ class NormRatio:
                 return False
             ratio *= 1.0 - beta2 ** (reading.update - reading.span)
             ratio /= 1.0 - beta2**reading.update
+        # A ratio of inf or 0 means that one of the sums is 0. nan fails both tests.
         old_over_new = self.threshold <= ratio < math.inf
         new_over_old = 0.0 < ratio <= 1.0 / self.threshold
         if self.orientation == "two_sided":
@@ -236,18 +246,18 @@ class NormRatio:
 
 @dataclass(frozen=True)
 class EffectiveSampleSize:
-    r"""The second moment averages over enough gradients for RAdam to rely on it.
+    r"""The second moment averages over enough gradients for RAdam to use it.
 
     .. math:: \rho_t = \frac{2}{1 - \beta_2} - 1 - \frac{2 t \beta_2^t}{1 - \beta_2^t}
               > \text{threshold}
 
-    `threshold` is a number of gradients. 4 is the paper's: from there on the
-    variance of the adaptive LR is finite by its formula, and RAdam adapts. By the
-    same formula, rho / (2 (rho - 2) (rho - 4)), it is below 0.02 from 31 on.
+    `threshold` is a number of gradients. The paper uses 4: above it, the variance of
+    the adaptive LR is finite by the paper's formula, rho / (2 (rho - 2) (rho - 4)), and
+    RAdam adapts. By the same formula, the variance is below 0.02 from rho = 31 on.
 
-    What fools it: everything, since it looks at nothing. It is a pure function of
-    t and beta2, and at the default settles at update 5 for every beta2 >= 0.9. It
-    never settles where beta2 <= 1 - 2 / (threshold + 1).
+    What fools it: everything, since it looks at no measurement. It is a pure function
+    of t and beta2. With the default threshold it settles at update 5 for every
+    beta2 >= 0.9. It never settles if beta2 <= 1 - 2 / (threshold + 1).
 
     Example:
         >>> import math
@@ -257,8 +267,8 @@ class EffectiveSampleSize:
 
     Reference:
         Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond",
-        2019, section 4, https://arxiv.org/abs/1908.03265. Differs: a yes or no;
-        the factor of the LR that the paper makes of it is `shapes.rectified`.
+        2019, section 4, https://arxiv.org/abs/1908.03265. The difference: this is a yes
+        or no. The paper computes a factor of the LR from it: `shapes.rectified`.
     """
 
     threshold: float = 4.0
@@ -271,24 +281,27 @@ class EffectiveSampleSize:
         if reading.beta2 is None or reading.beta2 >= 1.0:
             return False
         decayed = reading.beta2**reading.update
+        # rho_t of the formula above must be larger than the threshold.
         lost = 2.0 * reading.update * decayed / (1.0 - decayed)
         return 2.0 / (1.0 - reading.beta2) - 1.0 - lost > self.threshold
 
 
 @dataclass(frozen=True)
 class UpdateRMS:
-    r"""The updates are mostly noise: what is consistent in the gradients is used up.
+    r"""The updates are mostly noise: gradients no longer agree from update to update.
 
     .. math:: \mathrm{RMS}_i(m_i / \sqrt{v_i})
               \le \text{ratio} \cdot \sqrt{(1 - \beta_1) / (1 + \beta_1)}
 
-    The root is what independent gradients of mean 0 give: 0.229 for beta1 = 0.9.
-    `ratio` is a multiple of it, dimensionless. A guard for the others, which
-    stagnation fools: there the gradients stay alike and this stays near 1.
+    The root is the value for independent gradients with mean 0: 0.229 for beta1 = 0.9.
+    `ratio` is a multiple of it, dimensionless. Use it as a guard for the criteria that
+    stagnation fools: in a run that stagnates, all gradients are alike, and this value
+    stays near 1.
 
-    What fools it: noise. Small batches reach the limit within tens of updates,
-    whatever the second moment does; with beta1 = 0 it says nothing. Very large
-    batches never reach it. Both first updates and dead runs can look like either.
+    What fools it: noise. With small batches it reaches the limit within tens of
+    updates, whatever the second moment does. With beta1 = 0 it says nothing. With very
+    large batches it never reaches the limit. In the first updates, and in a dead run,
+    it can be either high or low.
 
     Example:
         >>> import math
@@ -322,11 +335,13 @@ CRITERIA: dict[str, Callable[..., Criterion]] = {
     "effective_sample_size": EffectiveSampleSize,
     "update_rms": UpdateRMS,
 }
-"""Every criterion by name, the default first."""
+"""All criteria by name; the first one is the default."""
 
 
 def _check_positive(name: str, value: object, most: float = math.inf) -> None:
+    """Raises an error that names the constant, unless it is in (0, most]."""
     allowed = "a finite number > 0" if most == math.inf else f"in (0, {most:g}]"
+    # For Python a bool is an int too, but here it is a mistake.
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be {allowed}, got {value!r}.")
     if not 0.0 < value <= most or value == math.inf:
@@ -334,6 +349,7 @@ def _check_positive(name: str, value: object, most: float = math.inf) -> None:
 
 
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Raises an error that names the constant, unless it is one of the choices."""
     if value not in choices:
         allowed = ", ".join(map(str, choices))
         raise ValueError(f"{name} must be one of {allowed}, got {value!r}.")

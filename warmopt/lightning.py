@@ -1,4 +1,7 @@
-"""Logs what Lightning's LearningRateMonitor cannot see: the effective LR."""
+"""A callback for Lightning that logs the effective LR.
+
+Lightning's own LearningRateMonitor cannot see it.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ __all__ = ["EffectiveLRMonitor"]
 
 
 class EffectiveLRMonitor(Callback):
-    """Logs the effective LR and the factor of the update that a batch goes into.
+    """Logs the effective LR and the factor of the update that a batch is part of.
 
-    Lightning's `LearningRateMonitor` logs the base LR, which is `group["lr"]`. This one
-    logs `effective_lr/AdamW` and `warmup_factor/AdamW`, at the same steps, for every
-    optimizer that is `Warmed`, under the name of the wrapped class. Names are made as
-    Lightning's are: the second optimizer of a class is `AdamW-1`, and where there are
-    several param groups they are `AdamW/pg1` and so on, or have their own `name`.
+    Lightning's `LearningRateMonitor` logs the base LR, which is `group["lr"]`. This
+    callback logs `effective_lr/AdamW` and `warmup_factor/AdamW` at the same steps, for
+    every optimizer that is a `Warmed`, with the class name of the wrapped optimizer.
+    The names follow the rules of Lightning: the second optimizer of a class is
+    `AdamW-1`. If there are several param groups, they are `AdamW/pg1` and so on, or
+    have their own `name`.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -31,7 +35,8 @@ class EffectiveLRMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Logs to all loggers, every `log_every_n_steps`."""
-        # Both as LearningRateMonitor has them: self.log() takes far longer, each batch.
+        # LearningRateMonitor uses the same two private attributes. The public method
+        # self.log() would take far longer, at each batch.
         if trainer._logger_connector.should_update_logs:
             step = trainer.fit_loop.epoch_loop._batches_that_stepped
             metrics = dict(_metrics(trainer))
@@ -40,6 +45,7 @@ class EffectiveLRMonitor(Callback):
 
 
 def _metrics(trainer: Trainer) -> Iterator[tuple[str, float]]:
+    """Yields the name and the value of each number to log."""
     seen: Counter[str] = Counter()
     for warmed in trainer.optimizers:
         if isinstance(warmed, Warmed):

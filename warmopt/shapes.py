@@ -1,15 +1,17 @@
 """Warmup shapes: pure functions from an update to the factor of the learning rate.
 
-Every shape is one formula over the same arguments:
+Every shape is one formula with the same arguments:
 
-- ``update`` (t): updates since the ramp began; the first is 1. Defined for
-  0 <= t <= n, and for every t >= 0 in `saturating` and `rectified`.
-- ``steps`` (n): length in updates, n >= 1.
-- ``start`` (s): factor at t = 0, dimensionless, >= 0. Above 1 the shape warms *down*.
+- ``update`` (t): the update, counted from the start of the ramp; the first is 1. Most
+  shapes are defined for 0 <= t <= n, `saturating` and `rectified` for every t >= 0.
+- ``steps`` (n): the length in updates, n >= 1.
+- ``start`` (s): the factor at t = 0, dimensionless, >= 0. With a start above 1 the
+  shape warms *down*.
 
-Each is `start` at t = 0 and exactly 1 at its last update (see `last_update`),
-and monotone in between. Further options of a shape are keyword arguments with a
-default; `functools.partial` sets them: ``mode=partial(polynomial, power=3)``.
+The factor is `start` at t = 0 and exactly 1 at the last update (see `last_update`). In
+between it only rises, or only falls. Some shapes have more options, which are keyword
+arguments with a default. Set them with `functools.partial`:
+``mode=partial(polynomial, power=3)``.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ MOST_RECTIFIED = 1e11  # beyond, `_rho` is all rounding, and the search never en
 
 
 def linear(update: float, steps: float, start: float = 0.0) -> float:
-    r"""Straight line: the same increment at every update.
+    r"""Straight line: the factor grows by the same amount at every update.
 
     .. math:: f(t) = s + (1 - s)\, t / n
 
@@ -59,7 +61,7 @@ def linear(update: float, steps: float, start: float = 0.0) -> float:
 
 
 def constant(update: float, steps: float, start: float = 1 / 3) -> float:
-    r"""One low plateau: `start` before update n, 1 from there on.
+    r"""One low plateau: `start` before update n, and 1 from update n on.
 
     .. math:: f(t) = s \text{ for } t < n, \quad f(n) = 1
 
@@ -69,8 +71,8 @@ def constant(update: float, steps: float, start: float = 1 / 3) -> float:
 
     Reference:
         He et al., "Deep Residual Learning for Image Recognition", 2015,
-        section 4.2, https://arxiv.org/abs/1512.03385. The default start is
-        that of `torch.optim.lr_scheduler.ConstantLR`.
+        section 4.2, https://arxiv.org/abs/1512.03385. The default start is the one
+        of `torch.optim.lr_scheduler.ConstantLR`.
     """
     return start if update < steps else 1.0
 
@@ -82,8 +84,8 @@ def staircase(
 
     .. math:: f(t) = s + (1 - s)\, \lceil k t / n \rceil / k
 
-    The first plateau lies one jump above `start`, so that no update is wasted;
-    the last one is the full learning rate. `levels` (k) is a count, >= 1.
+    The first plateau is one jump above `start`, so that no update is wasted. The last
+    one is the full learning rate. `levels` (k) is a number of plateaus, >= 1.
 
     Example:
         >>> [round(staircase(t, 6, levels=3), 2) for t in (1, 2, 3, 4, 5, 6)]
@@ -113,7 +115,7 @@ def exponential(update: float, steps: float, start: float = 0.01) -> float:
 
     .. math:: f(t) = s^{\,1 - t/n}
 
-    Needs `start` > 0. It is the learning rate range test run as a warmup.
+    It needs `start` > 0. It is the learning rate range test, used as a warmup.
 
     Example:
         >>> [round(exponential(t, 2), 3) for t in (1, 2)]
@@ -129,11 +131,11 @@ def exponential(update: float, steps: float, start: float = 0.01) -> float:
 def polynomial(
     update: float, steps: float, start: float = 0.0, *, power: float = 2.0
 ) -> float:
-    r"""Power of the progress: `power` > 1 starts gently, < 1 starts steeply.
+    r"""Power of the progress: `power` > 1 starts gently, `power` < 1 starts steeply.
 
     .. math:: f(t) = s + (1 - s)\, (t / n)^p
 
-    `power` (p) is dimensionless, > 0; 1 is `linear`.
+    `power` (p) is dimensionless, > 0. With `power` = 1 it is `linear`.
 
     Example:
         >>> [polynomial(t, 4) for t in (1, 2, 3, 4)]
@@ -143,7 +145,7 @@ def polynomial(
 
 
 def sqrt(update: float, steps: float, start: float = 0.0) -> float:
-    r"""Square root of the progress: steep first, then ever flatter.
+    r"""Square root of the progress: steep at first, then flatter and flatter.
 
     .. math:: f(t) = s + (1 - s)\, \sqrt{t / n}
 
@@ -155,7 +157,7 @@ def sqrt(update: float, steps: float, start: float = 0.0) -> float:
 
 
 def one_minus_sqrt(update: float, steps: float, start: float = 0.0) -> float:
-    r"""Mirror image of `sqrt`: flat first, then ever steeper.
+    r"""Mirror image of `sqrt`: flat at first, then steeper and steeper.
 
     .. math:: f(t) = s + (1 - s)\, (1 - \sqrt{1 - t / n})
 
@@ -166,7 +168,7 @@ def one_minus_sqrt(update: float, steps: float, start: float = 0.0) -> float:
     Reference:
         The "1-sqrt" shape of Hägele et al., "Scaling Laws and Compute-Optimal
         Training Beyond Fixed Training Durations", 2024,
-        https://arxiv.org/abs/2405.18392, there a cooldown.
+        https://arxiv.org/abs/2405.18392. There it is used for a cooldown.
     """
     return start + (1.0 - start) * (1.0 - math.sqrt(1.0 - update / steps))
 
@@ -181,19 +183,20 @@ def log(update: float, steps: float, start: float = 0.0) -> float:
         [0.5, 0.792, 1.0]
 
     Reference:
-        DeepSpeed's `WarmupLR`. Differs: theirs is ln(t) / ln(n), which loses an
-        update at factor 0; it is ours with `steps` n - 1, one update later.
+        DeepSpeed's `WarmupLR`. The difference: its factor is ln(t) / ln(n), so that
+        one update is lost at factor 0. From then on it is the same as this shape with
+        `steps` = n - 1, one update later.
     """
     return start + (1.0 - start) * (math.log1p(update) / math.log1p(steps))
 
 
 def saturating(update: float, steps: float, start: float = 0.0) -> float:
-    r"""Exponential approach to 1, of which `steps` is the time constant.
+    r"""Exponential approach to 1, where `steps` is the time constant.
 
     .. math:: f(t) = s + (1 - s)\, (1 - e^{-t / n})
 
-    After n updates it has gone 63 % of the way, after 5 n 99.3 %. It ends where
-    float64 can no longer tell it from 1, after 37.5 n updates.
+    After n updates it has gone 63 % of the way, and after 5 n updates 99.3 %. It ends
+    after 37.5 n updates, when it is so close to 1 that it is 1 in float64.
 
     Example:
         >>> [round(saturating(t, 2), 3) for t in (1, 2, 10)]
@@ -207,7 +210,7 @@ def saturating(update: float, steps: float, start: float = 0.0) -> float:
 
 
 def rectified(update: float, steps: float, start: float = 0.0) -> float:
-    r"""RAdam's variance rectification, of which `steps` is 2 / (1 - beta2).
+    r"""RAdam's variance rectification, where `steps` is 2 / (1 - beta2).
 
     .. math::
         f(t) = s + (1 - s) \sqrt{\frac{(\rho_k-4)(\rho_k-2)\rho_\infty}
@@ -216,11 +219,11 @@ def rectified(update: float, steps: float, start: float = 0.0) -> float:
 
     with :math:`\rho_\infty = n - 1`,
     :math:`\rho_k = \rho_\infty - 2 k \beta_2^k / (1 - \beta_2^k)`, and
-    :math:`\delta` the first k with :math:`\rho_k > 4`. It ends where float64 can no
-    longer tell it from 1.
+    :math:`\delta` the first k with :math:`\rho_k > 4`. It ends when it is so close to 1
+    that it is 1 in float64.
 
     Raises:
-        ValueError: n is not above 5, which is beta2 = 0.6, or it is above 1e11.
+        ValueError: n is not above 5 (n = 5 is beta2 = 0.6), or it is above 1e11.
 
     Example:
         >>> [round(rectified(t, 2000), 4) for t in (1, 2, 1000)]
@@ -229,12 +232,13 @@ def rectified(update: float, steps: float, start: float = 0.0) -> float:
     Reference:
         Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond",
         2019, section 4, https://arxiv.org/abs/1908.03265, shifted by delta - 1
-        updates as in Ma & Yarats, 2019, section 3. Differs from the optimizer
-        RAdam, whose first delta - 1 updates are momentum SGD.
+        updates as in Ma & Yarats, 2019, section 3. The difference from the optimizer
+        RAdam: there the first delta - 1 updates are momentum SGD.
     """
     if update <= 0:
         return start
     rho_inf = steps - 1.0
+    # The formula needs rho > 4, so the count begins at the first k where this holds.
     rho = _rho(update + _rectifiable(steps) - 1, steps)
     square = ((rho - 4.0) * (rho - 2.0) * rho_inf) / (
         (rho_inf - 4.0) * (rho_inf - 2.0) * rho
@@ -243,14 +247,15 @@ def rectified(update: float, steps: float, start: float = 0.0) -> float:
 
 
 def _rho(k: float, steps: float) -> float:
-    """Length of the simple average that the EMA over k gradients amounts to."""
+    """Length of the simple average that is like the EMA over k gradients."""
+    # 1 - 2 / steps is beta2.
     decayed: float = (1.0 - 2.0 / steps) ** k
     return (steps - 1.0) - 2.0 * k * decayed / (1.0 - decayed)
 
 
 @lru_cache
 def _rectifiable(steps: float) -> int:
-    """First k with rho > 4 (5 for every beta2 from 0.9 on)."""
+    """First k with rho > 4. It is 5 for every beta2 >= 0.9."""
     if steps <= 5:
         raise ValueError(
             f"steps must be > 5 for the rectified shape, got {steps}. It stands for "
@@ -268,10 +273,10 @@ def _rectifiable(steps: float) -> int:
 
 
 def last_update(shape: Shape, steps: float) -> int:
-    """First update at which `shape` is 1 for good.
+    """First update from which on `shape` stays at 1.
 
-    It is `steps`, but for the two shapes that approach 1 without an end of their
-    own: there it is the first update at which float64 shows 1.
+    This is `steps`, except for the two shapes that only come closer and closer to 1.
+    For these it is the first update with a factor of 1 in float64.
 
     Example:
         >>> last_update(linear, 1000), last_update(saturating, 1000)
@@ -284,6 +289,8 @@ def last_update(shape: Shape, steps: float) -> int:
 
 @lru_cache
 def _first_at_one(shape: Shape, steps: float) -> int:
+    """Finds the first update with factor 1 by bisection."""
+    # Both shapes only rise: first an upper limit is found, then the exact update.
     end = math.ceil(steps)
     while shape(end, steps) < 1.0:
         end *= 2
@@ -298,7 +305,7 @@ def _first_at_one(shape: Shape, steps: float) -> int:
 
 
 class Mode(NamedTuple):
-    """A shape, and for the untuned modes the rule that takes its steps from beta2."""
+    """A shape and, for the untuned modes, the rule that computes steps from beta2."""
 
     shape: Shape
     steps_from_beta2: Callable[[float], float] | None = None
@@ -353,5 +360,6 @@ MODES: dict[str, Mode] = {
     "untuned_exponential": Mode(saturating, _untuned_exponential_steps),
     "radam": Mode(rectified, _radam_steps),
 }
-"""Every mode by name; the last three take their length from beta2, rounded to whole
-updates (Ma & Yarats, 2019: 2 / (1 - beta2) and 1 / (1 - beta2))."""
+"""All modes by name. The last three take their length from beta2 (Ma & Yarats, 2019):
+2 / (1 - beta2) for `untuned_linear` and `radam`, 1 / (1 - beta2) for
+`untuned_exponential`. The two untuned lengths are rounded to whole updates."""

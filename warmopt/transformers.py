@@ -1,4 +1,7 @@
-"""Logs what the Trainer of transformers cannot see: the effective LR."""
+"""A callback for the Trainer of transformers that logs the effective LR.
+
+The Trainer itself cannot see it.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,15 @@ __all__ = ["EffectiveLRCallback"]
 
 
 class EffectiveLRCallback(TrainerCallback):
-    """Adds `effective_learning_rate` to the logs, beside `learning_rate`.
+    """Adds `effective_learning_rate` to the logs, next to `learning_rate`.
 
-    What the Trainer logs is the base LR of the first param group, `group["lr"]`. This
-    is the LR that the same update of the same group really used. Nothing is added
-    where the optimizer is not `Warmed`.
+    The Trainer logs the base LR of the first param group, `group["lr"]`. This callback
+    adds the LR that the same update of the same group really used. It adds nothing if
+    the optimizer is not a `Warmed`.
 
-    The Trainer calls the loggers named in `report_to` before any callback of yours. So
-    that they see it too, pass them as callbacks, after this one.
+    The Trainer calls the loggers named in `report_to` before your own callbacks, so
+    they do not see what is added. To let them see it, pass them as callbacks yourself,
+    after this one.
 
     Example:
         >>> callbacks = [EffectiveLRCallback()]  # and then, say, TensorBoardCallback()
@@ -42,10 +46,11 @@ class EffectiveLRCallback(TrainerCallback):
         optimizer: Optimizer | None = None,
         **_: Any,
     ) -> None:
-        """Notes the LR of the update just made, before the scheduler moves on."""
+        """Remembers the LR of this update, before the scheduler changes it."""
         warmed = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
         if isinstance(warmed, Warmed):
-            self._last = warmed.get_last_lr()[0] * 1.0  # a tensor would be written to
+            # A product is a copy: a tensor LR may change in place until it is logged.
+            self._last = warmed.get_last_lr()[0] * 1.0
 
     def on_log(
         self,
@@ -55,7 +60,8 @@ class EffectiveLRCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Adds it to the training logs and to the history; not to those of others."""
+        """Adds it to the training logs and to the history, but not to other logs."""
+        # Only the logs of training have a learning rate; those of evaluation have none.
         if self._last is not None and logs and "learning_rate" in logs:
             added = {"effective_learning_rate": float(self._last)}
             logs.update(added)

@@ -1,9 +1,10 @@
-"""A few coordinates of a tensor, always the same ones, however it is laid out.
+"""Samples a few coordinates of a tensor, always the same ones, in any memory layout.
 
-The coordinates are those of the whole tensor: up to 4 chunks of 16, or all of a small
-one. Of many tensors fewer are taken of each: 4096 in all tell as much, and every chunk
-costs a cache miss. Of a DTensor every rank sees those that it owns, and zeros for the
-rest, so that the sum over the ranks is the sample of the whole.
+The coordinates are positions in the whole tensor: up to 4 chunks of 16, or all of a
+small tensor. If there are many tensors, fewer are taken from each: 4096 in total are
+enough, and every chunk costs a cache miss. Of a DTensor, every rank samples the
+coordinates that it owns and puts 0 for the others. So the sum over the ranks is the
+sample of the whole tensor.
 """
 
 from __future__ import annotations
@@ -23,21 +24,30 @@ CHUNK = 16
 
 
 def coordinates(tensors: int) -> int:
-    """How many of each tensor: 64, or fewer of more than 64 tensors, at least 16."""
+    """How many coordinates to sample of each tensor, if there are so many tensors.
+
+    64; for more than 64 tensors fewer, but at least 16.
+    """
     return CHUNK * min(4, max(1, 256 // max(tensors, 1)))
 
 
 def sampler(
     tensors: Sequence[Tensor | None], count: int, device: torch.device
 ) -> Callable[[], Tensor]:
-    """Returns what gathers a sample of each tensor, as it is when it is called.
+    """Returns a function that samples all tensors, with the values of that moment.
 
-    It gives a new float32 tensor of shape [tensors, count], filled up with zeros.
+    The function gives a new float32 tensor of shape [tensors, count]. The row of a
+    small tensor is filled up with zeros.
+
+    Args:
+        tensors: The tensors. For None the row has only zeros.
+        count: Coordinates of each tensor, from `coordinates`.
+        device: Where the samples shall be.
     """
-    if not tensors:  # of a rank that holds nothing
+    if not tensors:  # this rank holds no shard
         return lambda: torch.empty((0, count), device=device)
     if not all(values is None or _is_dense(values) for values in tensors):
-        # No views of it are runs of memory.
+        # A tensor with gaps in memory has no flat view, so it is copied at each call.
         return lambda: sampler(
             [values if values is None else values.contiguous() for values in tensors],
             count,
@@ -48,7 +58,8 @@ def sampler(
     is_near = all(piece.device == device for piece in pieces)
 
     def sample() -> Tensor:
-        # A model may be spread over several devices.
+        # A model may be spread over several devices. Then each row is put together
+        # where its tensor is, and moved.
         parts = pieces if is_near else [torch.cat(row).to(device) for row in rows]
         return torch.cat(parts).float().view(-1, count)
 
@@ -57,7 +68,8 @@ def sampler(
 
 def mesh_of(values: Any) -> Any:
     """The mesh of ranks that a DTensor is spread over; None for a plain tensor."""
-    # Without the module there are none; it is not imported for nothing.
+    # If nobody has imported this module, there are no DTensors. The import is slow, so
+    # we do not do it ourselves.
     module = sys.modules.get("torch.distributed.tensor")
     if module is None or not isinstance(values, module.DTensor):
         return None
@@ -65,14 +77,14 @@ def mesh_of(values: Any) -> Any:
 
 
 def whole_mesh(params: Iterable[Tensor]) -> Any:
-    """The mesh that all DTensors lie on, or on parts of it; None where there is none.
+    """The mesh that all DTensors lie on, or on parts of it; None without DTensors.
 
     Raises:
-        ValueError: No mesh has all ranks in it.
+        ValueError: No mesh contains the ranks of all the others.
     """
     meshes = dict.fromkeys(m for p in params if (m := mesh_of(p)) is not None)
     ranks = {mesh: set(mesh.mesh.flatten().tolist()) for mesh in meshes}
-    # The first of equal ones.
+    # Of several meshes with equally many ranks, `max` takes the first.
     whole = max(meshes, key=lambda mesh: len(ranks[mesh]), default=None)
     for mesh in meshes:
         if not ranks[mesh] <= ranks[whole]:
@@ -85,9 +97,15 @@ def whole_mesh(params: Iterable[Tensor]) -> Any:
 
 
 def is_counted_here(values: Any, whole: Any) -> bool:
-    """Whether the sum over a mesh takes a tensor from here: of copies, only the first.
+    """Whether this rank adds its part of a tensor to the sum over a mesh.
 
-    A plain tensor is on every rank of the mesh, a DTensor may be spread over a part.
+    Every rank of the mesh has a copy of a plain tensor. A DTensor may lie on a part of
+    the mesh, with copies on the other parts. Only the copy on the first rank of the
+    mesh counts, so that nothing is summed twice.
+
+    Args:
+        values: The tensor.
+        whole: The mesh that the sum goes over.
     """
     first, mesh = whole.mesh.flatten()[0], mesh_of(values)
     held_by = torch.tensor(whole.get_rank()) if mesh is None else mesh.mesh
@@ -95,7 +113,7 @@ def is_counted_here(values: Any, whole: Any) -> bool:
 
 
 def _views(values: Tensor | None, count: int, device: torch.device) -> list[Tensor]:
-    """Its sample, where it lies in memory now, and zeros that fill it up."""
+    """Views of the coordinates to sample, and zeros up to `count` elements."""
     if values is None:
         return [torch.zeros(count, device=device)]
     if values.is_complex():
@@ -116,7 +134,7 @@ def _views(values: Tensor | None, count: int, device: torch.device) -> list[Tens
 
 
 def _chunks(size: int, count: int) -> list[tuple[int, int]]:
-    """(start, length) of the chunks in a tensor of so many elements."""
+    """(start, length) of each chunk in a tensor with `size` elements."""
     if size <= count:
         return [(0, size)] if size else []
     last, chunks = size - CHUNK, count // CHUNK
@@ -126,7 +144,7 @@ def _chunks(size: int, count: int) -> list[tuple[int, int]]:
 
 
 def _is_dense(values: Tensor) -> bool:
-    """Whether its elements fill a run of memory, in whatever order."""
+    """Whether its elements fill a piece of memory without gaps, in any order."""
     local = values if mesh_of(values) is None else values.to_local()  # type: ignore[attr-defined]
     expected = 1
     for stride, size in sorted(zip(local.stride(), local.shape, strict=True)):
@@ -137,16 +155,21 @@ def _is_dense(values: Tensor) -> bool:
 
 
 def _in_memory_order(values: Tensor) -> Tensor:
-    """A flat view: the order is that of the memory, which only this rank knows."""
+    """A flat view of a dense tensor, in the order of memory.
+
+    If the tensor is not contiguous, this is not the order of its coordinates. That is
+    fine for a sample, which only has to take the same elements every time.
+    """
     if values.is_contiguous():
         return values.detach().view(-1)
     return values.detach().as_strided((values.numel(),), (1,))
 
 
 def _owned_runs(values: Any, count: int) -> Iterator[tuple[int | None, int]]:
-    """(local start or None, length) of the chunks of a DTensor, on this rank.
+    """(start in the local shard, length) of each piece of the chunks of a DTensor.
 
-    Of replicas only the first owns anything, lest the sum counts it more than once.
+    The start is None for a piece that this rank does not own. If ranks have replicas,
+    only the first of them owns anything, so that the sum does not count it twice.
     """
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
@@ -158,6 +181,7 @@ def _owned_runs(values: Any, count: int) -> Iterator[tuple[int | None, int]]:
     )
 
     def local(flat: int) -> int | None:
+        """Position in the local shard of an element of the whole tensor, if here."""
         here = 0
         for axis, extent in enumerate(shape):
             place = flat // math.prod(shape[axis + 1 :]) % extent - offset[axis]
@@ -168,6 +192,8 @@ def _owned_runs(values: Any, count: int) -> Iterator[tuple[int | None, int]]:
 
     for start, length in _chunks(values.numel(), count):
         places = enumerate(map(local, range(start, start + length)))
+        # Elements that follow each other in the shard too have the same difference
+        # between the two positions: they form one piece.
         for _, run in groupby(
             places, lambda each: None if each[1] is None else each[1] - each[0]
         ):

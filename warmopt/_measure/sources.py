@@ -1,7 +1,7 @@
-"""Sources of the second moments of some parameters, as their optimizer has them now.
+"""Samples the second moments of some parameters, as their optimizer has them now.
 
-Where they lie is looked up once, and anew when the optimizer has other state, or other
-betas, or a parameter was frozen.
+Where they are is looked up once. It is looked up again if the optimizer has other state
+or another decay, or if a parameter was frozen or unfrozen.
 """
 
 from __future__ import annotations
@@ -35,10 +35,21 @@ __all__ = ["Sources"]
 
 
 class Sources:
-    """What is sampled of the second moments, and of the momenta beside them if asked.
+    """Finds and samples second moments, and also the momentum if asked.
+
+    Args:
+        optimizer: The optimizer that keeps them, or a wrapper around it.
+        params: Each parameter with its param group.
+        second_moment: Where to find it, as in `Adaptive`.
+        with_momentum: Whether to sample the momentum too.
+        count: Coordinates in the sample of one tensor.
+        device: Where the samples shall be.
+        mesh: The mesh that all DTensors lie on; None if there are none.
+        may_be_none: Whether it is allowed that no second moment is found at all, since
+            this rank may hold no shard.
 
     Attributes:
-        params: Those that are asked for, whether or not they have a second moment.
+        params: All given parameters, also those without a second moment.
         found: The second moment of each parameter that has one; empty before the first
             look-up.
     """
@@ -67,7 +78,7 @@ class Sources:
         self._log_decays = torch.empty(0)
         self._ages: list[Any] = []
         self._age_views: list[Tensor] = []
-        # What the last look-up has seen: if it is so still, it holds.
+        # What the last look-up saw. While this stays the same, no new one is needed.
         self._state: Any = None
         self._all_entries: list[Any] = []
         self._entries: list[dict[str, Any]] = []
@@ -79,13 +90,13 @@ class Sources:
 
     @property
     def watched(self) -> float:
-        """Share of the parameters whose second moment is read, dimensionless."""
+        """Share of all parameter elements whose second moment is read, in [0, 1]."""
         read = (p for p, moment in self.found.items() if _is_read(p, moment))
         total = sum(param.numel() for param in self.params)
         return sum(param.numel() for param in read) / total if total else 0.0
 
     def refresh(self) -> None:
-        """Looks up what has changed since the last time; to be called before `take`.
+        """Looks up what has changed since the last time. Call it before `take`.
 
         Raises:
             ValueError: The optimizer keeps no second moment any more.
@@ -93,15 +104,20 @@ class Sources:
         if self._is_found_still():
             if all(map(is_, self._options_now(), self._options)):
                 return
-            if self._decays_now() == self._decays:  # as where a scheduler moves beta1
+            # For example, a scheduler moved beta1. The tensors are still the same, so
+            # only the bias correction changes.
+            if self._decays_now() == self._decays:
                 self._note_decays()
                 return
         self.look_up()
 
     def take(self, update: int) -> list[Tensor]:
-        """New samples after an update, float32 of shape [parameters, count].
+        """Takes new samples after an update, with the bias corrected.
 
-        Each is divided by what an average that began at 0 is short of.
+        Returns:
+            One float32 tensor of shape [parameters, count] for the second moments, and
+            a second one for the momentum, if asked. An average that started at 0 is
+            divided by 1 - beta**age.
         """
         samples = [sample() for sample in self._samplers]
         for sample, correction in zip(samples, self._corrections(update), strict=True):
@@ -109,10 +125,10 @@ class Sources:
         return samples
 
     def look_up(self) -> None:
-        """Finds every second moment, and where in it the sample lies.
+        """Finds every second moment, and where to sample in it.
 
         Raises:
-            ValueError: The optimizer keeps none.
+            ValueError: The optimizer keeps no second moment.
         """
         is_first_time, self.found = not self.found, {}
         for param, group in self._params:
@@ -137,7 +153,12 @@ class Sources:
         self._note_what_is_found()
 
     def _read_here(self, param: Parameter, kind: str) -> Tensor | None:
-        """The tensor of a moment that is read on this rank."""
+        """The tensor to sample on this rank; None if this rank reads none.
+
+        Args:
+            param: The parameter.
+            kind: Which tensor: a field of `Moment`, "values" or "momentum".
+        """
         moment = self.found.get(param)
         if moment is None or not _is_read(param, moment):
             return None
@@ -147,8 +168,9 @@ class Sources:
         return values
 
     def _note_what_is_found(self) -> None:
+        """Keeps what `_is_found_still` compares with."""
         self._state = state = self._optimizer.state
-        # By place: to hash a parameter takes longer.
+        # A list that is compared by position: to hash every parameter takes longer.
         self._all_entries = list(state.values())
         self._entries = [state.get(param) or {} for param in self.params]
         self._length = sum(map(len, self._entries))
@@ -163,6 +185,10 @@ class Sources:
         self._expected = tuple(zip(*expected, strict=True)) or ((), (), ())
 
     def _note_ages(self) -> None:
+        """Keeps the age of each average, as views if all ages are tensors.
+
+        The optimizer counts such a tensor in place, so a view of it stays up to date.
+        """
         moments = map(self.found.get, self.params)
         self._ages = [None if moment is None else moment.age for moment in moments]
         all_tensors = all(isinstance(age, Tensor) for age in self._ages)
@@ -170,8 +196,10 @@ class Sources:
         self._age_views = list(views) if all_tensors else []
 
     def _note_decays(self) -> None:
+        """Keeps the logarithm of each decay, for the bias correction."""
         self._options, self._decays = self._options_now(), self._decays_now()
-        # Where an average began at 0, it is divided by 1 - beta**age; else by 1.
+        # An average that started at 0 is divided by 1 - beta**age. For any other one
+        # the logarithm is -inf, so that beta**age is 0 and it is divided by 1.
         logs: list[list[float]] = [[] for _ in self._kinds]
         for param, group in self._params:
             moment = self.found.get(param)
@@ -180,11 +208,12 @@ class Sources:
             for each, beta in zip(logs, betas, strict=False):
                 each.append(math.log(beta) if began_at_0 and beta else -math.inf)
         self._log_decays = torch.tensor(logs, dtype=torch.float32).unsqueeze(-1)
+        # Ages on the GPU stay there: to read them to the host would be a sync.
         if any(isinstance(age, Tensor) and age.is_cuda for age in self._ages):
             self._log_decays = to_device(self._log_decays, self._device)
 
     def _options_now(self) -> list[Any]:
-        """What the decays follow from."""
+        """The options of the param groups that the decays depend on."""
         return [
             option
             for group in self._groups
@@ -192,39 +221,48 @@ class Sources:
         ]
 
     def _decays_now(self) -> list[float | None]:
+        """The decay of the second moment in each param group."""
         return [decay_of(self._optimizer, group) for group in self._groups]
 
     def _is_found_still(self) -> bool:
-        """Whether the tensors are those that the optimizer has now, and their ages."""
+        """Whether the optimizer still has the tensors and ages of the last look-up."""
         entries, keys, values = self._expected
         return (
             self._optimizer.state is self._state
+            # A function of the user may return a new tensor each time.
             and not callable(self._second_moment)
             and len(self._state) == len(self._all_entries)
             and all(map(is_, self._state.values(), self._all_entries))
             and sum(map(len, self._entries)) == self._length
             and [param.requires_grad for param in self.params] == self._trainable
-            # An age that is a number is never the same again.
+            # An age that is a plain number is another object after each update. Then
+            # a new look-up follows, which reads the new age.
             and all(map(is_, map(dict.get, entries, keys), values))
         )
 
     def _corrections(self, update: int) -> Tensor:
-        """What each row of the samples is to be divided by: [kinds, parameters, 1]."""
+        """What to divide each row of the samples by: shape [kinds, parameters, 1]."""
         if self._age_views:
             age = torch.cat(self._age_views)
         else:
             ages: list[Any] = [update if age is None else age for age in self._ages]
             if self._log_decays.is_cuda:
+                # Some ages are on the GPU. Adding 0 there makes tensors of all of them
+                # without a host sync.
                 zero = torch.zeros((), device=self._device)
                 age = torch.stack([zero + age for age in ages])
             else:
                 age = torch.tensor([float(age) for age in ages])
             age = age.unsqueeze(-1)
-        # An average that has not begun is 0, and must not become nan.
+        # An average that has not started yet is 0. At age 0 it would be 0 / 0 = nan.
         corrections = (self._log_decays * age.clamp_(min=1)).expm1_().neg_()
         return to_device(corrections, self._device)
 
 
 def _is_read(param: Parameter, moment: Moment) -> bool:
-    """Not where it stands still but has not settled: by rounding, or frozen."""
+    """Whether a second moment is read.
+
+    It is not read if rounding stops it, or if its parameter is frozen. Then it does not
+    move, and would look settled although it is not.
+    """
     return param.requires_grad and not stalls(moment)

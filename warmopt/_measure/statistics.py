@@ -1,7 +1,7 @@
-"""From samples of a second moment to the numbers that a criterion looks at.
+"""Computes the numbers that a criterion looks at, from samples of a second moment.
 
-Tensors in, one small tensor out; nothing here is read to the host, so that the
-caller decides when to wait. `Reading` says what the numbers mean.
+Tensors go in, and one small tensor comes out. Nothing is read to the host here, so the
+caller decides when to wait for the device. `Reading` says what the numbers mean.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["median_variance", "statistics"]
 
 
 def median_variance(ring: Tensor) -> Tensor:
-    """`inverse_root_variance` of a window, alone: what the default criterion needs.
+    """Only `inverse_root_variance` of a window: the default criterion needs no more.
 
     Shape: ring [samples, tensors, coordinates], float32; result [].
     """
@@ -23,10 +23,14 @@ def median_variance(ring: Tensor) -> Tensor:
 
 
 def _variances(ring: Tensor) -> Tensor:
-    """Of each coordinate's inverse root over the window, relative to its mean."""
+    """Variance of 1 / sqrt(v) over the window, relative to its squared mean.
+
+    It has one value per coordinate: shape [tensors, coordinates].
+    """
     inverse_root = ring.rsqrt()
-    # Where a v is 0, its inverse root and their mean are inf, and the ratio nan.
-    # (var(0) would take many times as long, and new memory at each step twice.)
+    # If any v is 0, its inverse root and the mean are inf, and the result is nan, which
+    # leaves this coordinate out. (torch's var(0) would take many times as long, and
+    # would allocate memory twice at each step.)
     deviation = inverse_root.div_(inverse_root.mean(0)).sub_(1.0)
     return deviation.square_().mean(0)
 
@@ -38,22 +42,23 @@ def statistics(
     window: int,
     newest: int = -1,
 ) -> Tensor:
-    """What a window of samples says, as one vector.
+    """Computes all numbers of a window of samples, as one vector.
 
-    Left out is every coordinate with v = 0 (or nan) in any of the samples, so that
-    parameters that have had no gradient, frozen ones, and padding count for nothing.
-    Gradients scaled by a power of two give the same bits: every operation on v is
-    linear or makes a ratio.
+    A coordinate with v = 0 (or nan) in any of the samples is left out. So parameters
+    that never had a gradient, frozen parameters and padding do not count. If all
+    gradients are scaled by the same power of two, the result is the same to the bit,
+    since every operation on v is linear or makes a ratio.
 
     Args:
-        ring: Samples of v, bias-corrected where the optimizer does it, oldest
-            first; a tensor with fewer coordinates than columns is padded with 0.
+        ring: Samples of v, oldest first. The bias is corrected if the optimizer
+            corrects it. A tensor with fewer coordinates than columns is padded with 0.
         momentum: The bias-corrected momentum at the newest sample.
         window: Samples in a full window; `ring` may hold fewer.
-        newest: Where the newest sample is, if not last; the oldest comes after it.
+        newest: Index of the newest sample, if it is not the last. Then the oldest
+            sample comes right after it, as in a ring buffer.
 
     Returns:
-        `inverse_root_variance`, `norm_ratio` and `update_rms`, then the `drifts`,
+        `inverse_root_variance`, `norm_ratio` and `update_rms`, and then the `drifts`,
         all as in `Reading`.
 
     Shape: ring [samples, tensors, coordinates] and momentum [tensors, coordinates],
@@ -69,11 +74,13 @@ def statistics(
     is_full = 1 < len(ring) >= window
     median = variance.nanmedian().reshape(1) if is_full else unknown
     kept = variance >= 0.0
+    # The other numbers need only the oldest and the newest sample: `old` and `new` are
+    # their indices in `ends`.
     if newest in (-1, len(ring) - 1):
         ends, old, new = ring[:: max(len(ring) - 1, 1)], 0, -1
     else:
         ends, old, new = ring[newest : newest + 2], 1, 0
-    ends = ends.where(kept, unknown)
+    ends = ends.where(kept, unknown)  # the nansum below skips what is left out
     sums = ends.nansum(-1)
     totals = sums.sum(-1, keepdim=True)
     if momentum is None:

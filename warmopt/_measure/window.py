@@ -1,8 +1,9 @@
-"""Readings of the second moment of a few groups: a small sample, taken now and then.
+"""Reads the second moment of some param groups every few updates.
 
-One gather, a few operators on the device, and no host sync: what a reading says is
-asked for at the next one. Where tensors are sharded, the samples are summed over the
-ranks, so that all of them decide alike.
+A reading takes a small sample. It costs one gather and a few operators on the device,
+and no host sync: its numbers are copied to the host in the background, and are used at
+the next reading. If tensors are sharded, the samples are summed over the ranks, so that
+all ranks decide the same.
 """
 
 from __future__ import annotations
@@ -31,17 +32,29 @@ __all__ = ["Window"]
 
 
 class Window:
-    """Sources the second moment of some param groups, and keeps a window of samples.
+    """Samples the second moment of some param groups, and keeps the last samples.
+
+    Args:
+        optimizer: The optimizer that keeps the second moment.
+        groups: The param groups to read.
+        every: Updates between two readings.
+        window: How many samples are kept.
+        second_moment: Where to find it, as in `Adaptive`.
+        process_group: The ranks that hold the shards, as in `Adaptive`.
+        in_full: Whether to compute every number of a `Reading`. If False, only
+            `inverse_root_variance` is computed: the default criterion needs no more.
 
     Attributes:
-        ring: The samples, float32 of shape [window, tensors, coordinates], of these at
-            most 64; nan where none is.
-        latest: What the last of them gave, float32; nan where there is none.
-        windows: Ring (flat, so that a long one prints on one line) and latest of each
-            group, of its own tensors; like these, they are written to in place.
+        ring: The samples, float32, of shape [window, tensors, coordinates], with at
+            most 64 coordinates per tensor. A free place holds nan.
+        latest: The numbers from the newest reading, float32, of shape [3 + tensors],
+            in the order of `statistics`. A number that is not known is nan.
+        windows: For each group, the parts of `ring` and of `latest` that belong to its
+            tensors. These are saved with the group. The ring is flat here, so that a
+            long one prints on one line. All of them are updated in place.
         is_collective: Whether all ranks must take a reading together.
-        sources: Where they come from.
-        every: Updates between readings.
+        sources: The `Sources` that the samples come from.
+        every: Updates between two readings.
     """
 
     def __init__(
@@ -61,22 +74,28 @@ class Window:
         device = next((param.device for param, _ in params), torch.device("cpu"))
         sizes, self._first_row = [param.numel() for param, _ in params], 0
         if process_group is not None:
+            # Every rank holds other shards. `ring` has the rows of all of them, in the
+            # order of the ranks; those of this rank begin at `_first_row`.
             of_ranks: Any = [None] * dist.get_world_size(process_group)
             dist.all_gather_object(of_ranks, sizes, process_group)
             self._first_row = sum(map(len, of_ranks[: dist.get_rank(process_group)]))
             sizes = [size for each in of_ranks for size in each]
             total = len(sizes)
-        else:  # whoever pools with whom, a group has as many
+        else:
+            # Counts the tensors of all groups, also of those that are not read here.
+            # So the number of coordinates, and with it the shape of what is saved, does
+            # not depend on which groups share a window.
             total = sum(len(group["params"]) for group in optimizer.param_groups)
         self._sizes = tuple(sizes)
         self._unknown = (math.nan,) * len(sizes)
-        # Ranks sum alike, also where only one of them keeps a trace.
         self.is_collective = self._mesh is not None or process_group is not None
         self._in_full = in_full
         self.sources = Sources(
             optimizer,
             params,
             second_moment,
+            # All ranks must sum tensors of the same shape. One rank may keep a trace,
+            # which needs the momentum, so all of them sample it.
             with_momentum=in_full or self.is_collective,
             count=(count := coordinates(total)),
             device=device,
@@ -95,7 +114,10 @@ class Window:
         self._pending: tuple[HostCopy, int] | None = None
 
     def _split(self) -> None:
-        """Windows of each group, which then are copies."""
+        """Gives each group its own windows.
+
+        They are copies, since a part of `ring` has no flat view. `_share` updates them.
+        """
         into, of = self._copies
         begin, self.windows = 0, []
         for group in self._groups:
@@ -108,43 +130,56 @@ class Window:
             begin = end
 
     def restore(self, windows: list[tuple[Any, Any]], update: int) -> None:
-        """Goes on from windows saved after some update, if they are of such tensors."""
+        """Continues from saved windows, or does nothing if they do not fit.
+
+        Args:
+            windows: As the attribute of this name; any values are allowed.
+            update: The number of updates that were done when they were saved.
+        """
         for saved, mine in zip(windows, self.windows, strict=True):
             for one, own in zip(saved, mine, strict=True):
                 if not isinstance(one, Tensor) or one.numel() != own.numel():
                     return
         found = [latest.reshape(-1) for _, latest in windows]
+        # The first three numbers are about all tensors of a window. If they differ, the
+        # groups did not share one. They are compared as text, since nan != nan.
         if len({str(latest[:3].tolist()) for latest in found}) > 1:
-            return  # they were not judged together
+            return
         window, _, count = self.ring.shape
         rings = [r.reshape(window, -1, count) for r, _ in windows if r.numel()]
         if not rings:
             return
         self.ring.copy_(torch.cat(rings, dim=1))
         self.latest.copy_(torch.cat([found[0][:3], *(latest[3:] for latest in found)]))
-        if not self._in_full:  # only the first is kept up to date
+        if not self._in_full:
+            # Only the first number is kept up to date; the others would be old.
             self.latest[1:] = math.nan
         self._share()
+        # A place in the ring is taken if any number in it is not nan.
         self._taken = int((~self.ring.isnan()).flatten(1).any(1).sum())
         if self._taken:
             self._pending = self._copied(), update - update % self.every
 
     @property
     def has_samples(self) -> bool:
-        """Whether a sample was taken, or restored."""
+        """Whether there is a sample, a new one or a restored one."""
         return self._taken > 0
 
     def is_of(self, params: list[Parameter]) -> bool:
-        """Whether it is of these parameters still, one by one."""
+        """Whether it still reads exactly these parameters, in this order."""
         mine = self.sources.params
         return len(params) == len(mine) and all(map(is_, params, mine))
 
     def is_due(self, update: int) -> bool:
-        """Whether there is something to do after an update."""
+        """Whether `after` has something to do after this update."""
         return update % self.every == 0 or not self.sources.found
 
     def after(self, update: int) -> Reading | None:
-        """Takes a reading after an update, if it is time; returns the one before.
+        """Takes a reading after an update, if it is time for one.
+
+        Returns:
+            The reading before this one, whose numbers should be on the host by now.
+            None if it is not time for a reading, or if this is the first one.
 
         Raises:
             ValueError: The optimizer keeps no second moment.
@@ -161,9 +196,11 @@ class Window:
         return before
 
     def _copied(self) -> HostCopy:
+        """Starts the copy of the latest numbers to the host."""
         return HostCopy(self.latest if self._in_full else self.latest[:3])
 
     def _read(self, latest: HostCopy, update: int) -> Reading:
+        """Makes a `Reading` of the numbers that were copied to the host."""
         variance, norm_ratio, update_rms, *drifts = latest.numbers()
         every = (group.get("betas") for group in self._groups)
         beta1, *_ = next(filter(None, every), (None,))
@@ -176,31 +213,36 @@ class Window:
             beta2=self._beta2(),
             inverse_root_variance=variance,
             norm_ratio=norm_ratio,
-            update_rms=update_rms or math.nan,  # 0: no rank has a momentum
+            update_rms=update_rms or math.nan,  # it is 0 if no rank has a momentum
             drifts=tuple(drifts) or self._unknown,
             sizes=self._sizes,
         )
 
     def _beta2(self) -> float | None:
-        """The decay in the first group that has one."""
+        """The decay of the second moment, from the first group that has one."""
         if self._process_group is None:
             return next((moment.beta2 for moment in self.sources.found.values()), None)
-        for group in self._groups:  # alike on all ranks, whatever each of them holds
+        # Ranks hold different parameters. They have the same groups, though, and must
+        # all get the same number.
+        for group in self._groups:
             with contextlib.suppress(ValueError):
                 return beta2(self._optimizer, group)
         return None
 
     def _take(self, update: int) -> None:
+        """Takes a sample, and updates `ring`, `latest` and `windows`."""
         samples = self.sources.take(update)
         if self.is_collective:
             samples = list(self._summed(torch.stack(samples, dim=1)).unbind(1))
         window, ring = len(self.ring), self.ring
+        # The place depends on the update alone, so a resumed run goes on with the next.
         newest = (update // self.every - 1) % window
         ring[newest].copy_(samples[0])
         self._taken = min(self._taken + 1, window)
         is_full = self._taken == window
         if self._in_full:
             if not is_full:
+                # Sorts the samples, oldest first, and leaves out the free places.
                 ring, newest = ring.roll(-1 - newest, 0)[-self._taken :], -1
             told = statistics(ring, *samples[1:], window=window, newest=newest)
             self.latest.copy_(told)
@@ -210,12 +252,19 @@ class Window:
         self._pending = self._copied(), update
 
     def _share(self) -> None:
+        """Copies the samples and numbers into the windows of each group."""
         if self._copies[0]:
             torch._foreach_copy_(*self._copies)
 
     def _summed(self, own: Tensor) -> Tensor:
-        """What all ranks see: of shards with a mesh the sum, of others all in turn."""
+        """Combines the samples of all ranks; every rank gets the same result.
+
+        With a mesh, that is the sum: each rank sampled its part of the same tensors.
+        With a process group, it has the rows of all ranks, one rank after the other.
+        """
         if self._process_group is not None:
+            # Each rank fills its own rows and leaves 0 in the others, so a sum is
+            # enough to collect them.
             rows = own.new_zeros(len(self._sizes), *own.shape[1:])
             rows[self._first_row :][: len(own)] = own
             dist.all_reduce(rows, group=self._process_group)

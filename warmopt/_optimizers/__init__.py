@@ -1,1 +1,1 @@
-"""What is known of other optimizers."""
+"""What warmopt knows about the optimizers that it wraps."""

@@ -1,7 +1,8 @@
-"""Optimizers for which scaling the learning rate does more, or less, than it should.
+"""Knows the optimizers for which it does harm to scale the learning rate.
 
-Most steps are proportional to the LR. Where they are not, and it does harm, `Warmed`
-refuses or warns. Classes are known by their names, as in `known_optimizers`.
+The step of most optimizers is proportional to the LR. If it is not, and a warmup would
+do harm, `Warmed` refuses the optimizer or warns. Classes are recognized by their names,
+as in `known`.
 """
 
 from __future__ import annotations
@@ -74,14 +75,15 @@ _WARNED = (
 
 
 def check_coupling(optimizer: Optimizer) -> None:
-    """Refuses an optimizer that a warmup would break; warns of one it may harm.
+    """Refuses an optimizer that a warmup would break, and warns if it may do harm.
 
     Raises:
-        ValueError: With the reason, and what to use instead.
+        ValueError: A warmup would break it. The message says why, and what to do.
 
     Warns:
-        UserWarning: Likewise.
+        UserWarning: A warmup may do harm. The message says why, and what to do.
     """
+    # One name per line: with re.MULTILINE, ^ and $ match at each name.
     name, known = type(optimizer).__name__, "\n".join(names(optimizer))
     for pattern, harm, remedy in _REFUSED:
         if re.search(pattern, known, re.MULTILINE):
@@ -97,6 +99,7 @@ def check_coupling(optimizer: Optimizer) -> None:
         for pattern, harm, remedy in _WARNED
         if re.search(pattern, known, re.MULTILINE)
     ]
+    # Here the rectification of RAdam is an option, as in AdaBelief.
     if getattr(optimizer, "_rectify", options.get("rectify", False)):
         harms.append((_RECTIFIES, "Build it with rectify=False"))
     if "ScheduleFree" in known and any(
@@ -108,6 +111,7 @@ def check_coupling(optimizer: Optimizer) -> None:
                 "Build it with warmup_steps=0: ours does the same",
             )
         )
+    # AdaBound remembers the LRs that it was built with.
     built_at = getattr(optimizer, "base_lrs", [])
     lrs = [group.get("lr") for group in optimizer.param_groups]
     if any(base != lr for base, lr in zip(built_at, lrs, strict=False)):
@@ -123,20 +127,21 @@ def check_coupling(optimizer: Optimizer) -> None:
 
 
 def check_first_lr(optimizer: Optimizer, group: dict[str, Any]) -> None:
-    """Warns where a fresh run begins below the LR that its scheduler starts from.
+    """Warns if a new run begins below the LR that its scheduler starts from.
 
-    Then the scheduler warms up as well; not where it is less than a tenth below, as a
-    decay may begin. It cannot be told of those that set `initial_lr` itself low
-    (OneCycleLR, CyclicLR). LR 0 is not looked at, since torch.distributed.checkpoint
-    steps at it; nor are runs that go on.
+    That is a sign that the scheduler warms up as well. There is no warning if the LR is
+    less than a tenth below, since a decay may begin like that. Schedulers that set
+    `initial_lr` itself to a low value (OneCycleLR, CyclicLR) cannot be noticed. LR 0 is
+    ignored, since torch.distributed.checkpoint makes a step with it. Runs that continue
+    are ignored too.
 
     Warns:
-        UserWarning: With both LRs, and what to do.
+        UserWarning: The LR is too low. The message has both LRs, and says what to do.
     """
     lr, initial = group["lr"], group.get("initial_lr")
     if not (isinstance(lr, float) and isinstance(initial, float)) or optimizer.state:
         return
-    # timm's schedulers write the LR x the `lr_scale` of the group.
+    # The schedulers of timm set the LR times the `lr_scale` of the group.
     if 0.0 < lr < 0.9 * initial * group.get("lr_scale", 1.0):
         warnings.warn(
             f"The first update runs at LR {lr:g}, below the initial_lr {initial:g} "

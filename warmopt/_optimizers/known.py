@@ -1,7 +1,8 @@
-"""What is known of optimizers by their name: where and how they keep a second moment.
+"""Tables of optimizers by class name: where and how they keep a second moment.
 
-Names, not types, so no library is imported: a class of the same name in another one
-keeps the same. Where two differ, the entry is "module root:name". Subclasses inherit.
+The tables hold names and not classes, so that no library has to be imported. Classes
+with the same name are expected to work alike in all libraries. If two differ, the entry
+is "top-level module:name". A subclass inherits the entry of its base.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ __all__ = ["is_one_of", "names", "of_class"]
 
 T = TypeVar("T")
 
-# State keys that mean the same wherever they occur; the first one present counts.
-# Never a bare letter: `v` is also a velocity, a sum or a matrix. Nor a `max_...` of
-# amsgrad: a maximum always looks settled.
+# State keys that mean the same in every optimizer; the first one that is present is
+# used. A single letter must not be here: `v` may also be a velocity, a sum or a matrix.
+# The `max_...` of amsgrad must not be here either: a maximum always looks settled.
 KEYS = (
     "exp_avg_sq_row",
     "exp_avg_sq",
@@ -28,7 +29,7 @@ KEYS = (
     "exp_hessian_diag_sq",
 )
 KEYS_OF_CLASS = {
-    "Adafactor": ("row_var", "variance", *KEYS),  # torch's, then everyone else's
+    "Adafactor": ("row_var", "variance", *KEYS),  # first that of torch, then others
     "AdamG": ("v",),
     "AdamMini": ("v_mean", "v"),
     "Adam_mini": ("vmean", "v"),
@@ -37,7 +38,8 @@ KEYS_OF_CLASS = {
     "Ranger21": ("variance_ma",),
 }
 
-# (key in the group, index in its tuple) of the decay; None: it changes by itself.
+# Where the decay is: (key in the param group, index in its tuple). The index is None if
+# the value is no tuple. The entry is None if the decay changes by itself.
 DECAY = ("betas", 1)
 DECAY_OF_CLASS: dict[str, tuple[str, int | None] | None] = {
     "AdaDelta": ("rho", None),
@@ -55,29 +57,29 @@ DECAY_OF_CLASS: dict[str, tuple[str, int | None] | None] = {
     "RMSprop": ("alpha", None),
     "bitsandbytes:RMSprop": ("betas", 0),
 }
-DECAYS_TWICE = "RangerVA"  # its step multiplies the average by the decay twice
+DECAYS_TWICE = "RangerVA"  # it multiplies the average by the decay twice per step
 
-# Used as stored: either unbiased from the first update on, or biased also where the
-# optimizer divides by it. Everyone else corrects the bias, or (LAMB, CAME) normalizes
-# the update, which comes to the same.
+# These second moments are used as they are stored: either they have no bias from the
+# first update on, or the optimizer does not correct the bias when it divides by them.
+# All others correct it, or normalize the update (LAMB, CAME), which does the same.
 AS_STORED = """
     ADOPT AdaDelta AdaFactor AdaSmooth AdaTAM Adadelta Adafactor DAdaptAdam DAdaptAdan
     EmoFact EmoNavi FAdam GaLoreAdafactor NovoGrad Prodigy QHAdam RMSprop RangerQH
     StableAdamW
 """
-# Updates that go by before the average begins.
+# How many updates go by before the average starts.
 LATE: dict[str, Callable[[dict[str, Any]], int]] = {
     "AdaShift": lambda group: int(group["keep_num"]),
     "SOAP": lambda group: 1,
 }
-# Their `exp_avg` averages what they apply to the parameters, not gradients; or (SOAP)
-# it lies in another basis than the second moment.
+# The `exp_avg` of these averages the updates of the parameters, not the gradients. That
+# of SOAP is in another basis than its second moment. So it is not read as a momentum.
 AVERAGES_UPDATES = """
     ADOPT AdaFactor Adafactor CAME DAdaptAdam DAdaptAdan GaLoreAdafactor LaProp NovoGrad
     SOAP
 """
 
-# Those without a second moment, and what they keep instead.
+# Optimizers without a second moment, and what they keep instead, for error messages.
 WITHOUT = {
     name: kept
     for kept, classes in {
@@ -98,21 +100,21 @@ WITHOUT = {
 
 
 def names(optimizer: Optimizer) -> tuple[str, ...]:
-    """The names an optimizer may be known by: of its class and bases, nearest first."""
-    return _names_of(type(optimizer))  # type: ignore[arg-type]  # it has a hash
+    """The names to look up in the tables: of the class and its bases, nearest first."""
+    return _names_of(type(optimizer))  # type: ignore[arg-type]  # classes have a hash
 
 
 def of_class(optimizer: Optimizer, table: Mapping[str, T], default: T) -> T:
-    """Returns what a table says of an optimizer's class."""
+    """Returns the entry for an optimizer's class in a table, or the default."""
     return next((table[n] for n in names(optimizer) if n in table), default)
 
 
 def is_one_of(optimizer: Optimizer, classes: str) -> bool:
-    """Whether the optimizer's class is in a list of names."""
+    """Whether the optimizer's class is in a list of names with spaces between them."""
     return _is_one_of(type(optimizer), classes)  # type: ignore[arg-type]
 
 
-# Asked for every parameter, so kept for every class.
+# These are called for every parameter, so the result is cached for each class.
 @functools.cache
 def _names_of(cls: Any) -> tuple[str, ...]:
     pairs = (

@@ -1,7 +1,8 @@
-"""Finds the second moment that an optimizer keeps of each parameter.
+"""Finds the second moment that an optimizer keeps for each parameter.
 
 The second moment is an exponential average of squared gradients (`exp_avg_sq`,
-`square_avg`); beta2 is its decay per update. Nothing here is ever written to.
+`square_avg`), and beta2 is its decay per update. This module only reads the state of
+an optimizer, and never writes to it.
 """
 
 from __future__ import annotations
@@ -39,15 +40,17 @@ class Moment(NamedTuple):
     """The second moment of one parameter, as the optimizer keeps it now.
 
     Attributes:
-        values: The tensor in the state itself, so never to be written: of the shape of
-            the parameter, of its rows (factored) or of none (one number for it all).
-            May be complex (the squares of the two parts), low-precision or a DTensor.
-        beta2: Its decay per update; None where that is no fixed number (Adafactor).
-        debias: `values` must be divided by 1 - beta2**age to be the square of what the
-            optimizer divides by.
-        age: Updates averaged so far, int or 0-dim tensor; None if nobody counts them.
-        momentum: The average of the gradients, of the shape of `values`, if any.
-        kind: The state key it was found under, for messages.
+        values: The tensor in the optimizer's state itself, so do not write to it. It
+            has the shape of the parameter, or that of its rows (factored), or it is one
+            number for the whole parameter. It may be complex (the squares of both
+            parts), of low precision, or a DTensor.
+        beta2: Its decay per update; None if that is not a fixed number (Adafactor).
+        debias: Whether `values` must be divided by 1 - beta2**age to get the square of
+            what the optimizer divides by.
+        age: Updates averaged so far, an int or a 0-dim tensor; None if nobody counts.
+        momentum: The average of the gradients, with the shape of `values`; None if
+            there is none.
+        kind: The state key that it was found under, or the name of the user's function.
     """
 
     values: Tensor
@@ -64,18 +67,18 @@ def find_moment(
     group: dict[str, Any],
     override: Override | None = None,
 ) -> Moment | None:
-    """Returns the second moment of a parameter, None while or where there is none.
+    """Returns the second moment of a parameter; None if there is none, or none yet.
 
     Args:
-        optimizer: The optimizer; wrappers around it (Lookahead, SAM, ZeRO) are seen
-            through.
+        optimizer: The optimizer. If it is a wrapper (Lookahead, SAM, ZeRO), the
+            optimizer inside is used.
         param: The parameter.
         group: Its param group.
-        override: A state key, or a function (param, state, group) -> tensor or None,
-            in place of the tables.
+        override: A state key, or a function (param, state, group) -> tensor or None.
+            It is used instead of the tables in `known`.
 
     Raises:
-        TypeError: The override gives something else than a tensor.
+        TypeError: The override gives something that is not a floating tensor.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.zeros(1))
@@ -86,12 +89,14 @@ def find_moment(
         tensor([0.2500])
     """
     optimizer = inner(optimizer)
-    state = optimizer.state.get(param)  # indexing would create an entry
+    state = optimizer.state.get(param)  # a defaultdict: [param] would add an entry
     if not state:
         return None
     kind, values = _look_up(optimizer, param, state, group, override)
     if values is None or not values.numel():
         return None
+    # The momentum is compared with the second moment, coordinate by coordinate. So it
+    # must have the same shape, and must be an average of gradients.
     momentum = state.get("exp_avg")
     if (
         not _is_readable(momentum)
@@ -100,7 +105,9 @@ def find_moment(
     ):
         momentum = None
     decay = decay_of(optimizer, group)
+    # Without a known decay, the bias cannot be computed.
     as_stored = decay is None or known.is_one_of(optimizer, known.AS_STORED)
+    # Some optimizers count their updates in the group.
     age = state.get("step", group.get("step"))
     late = known.of_class(optimizer, known.LATE, None)
     if late and age is not None:
@@ -111,10 +118,13 @@ def find_moment(
 def check_has_second_moment(
     optimizer: Optimizer, override: Override | None = None
 ) -> None:
-    """Raises a ValueError if it is already certain that nothing will be found.
+    """Refuses an optimizer that certainly has no second moment.
 
-    That is for a known class, or one that was stepped before; of others it shows after
-    the first step.
+    This is certain for a known class, and for an optimizer that has made a step. For
+    any other optimizer, it shows only after its first step.
+
+    Raises:
+        ValueError: The optimizer keeps no second moment.
     """
     optimizer = inner(optimizer)
     if override is None and known.of_class(optimizer, known.WITHOUT, ""):
@@ -128,13 +138,14 @@ def check_has_second_moment(
             if find_moment(optimizer, param, group, override) is not None:
                 return
             stepped |= bool(state.get("step", group.get("step", 0)))
-    if stepped:  # else its state is what it was born with
+    if stepped:  # before a step, the state is only what it was built with
         raise no_second_moment(optimizer, override)
 
 
 def has_none(optimizer: Optimizer, override: Override | None = None) -> bool:
-    """Whether it has state, but no second moment of any parameter."""
+    """Whether the optimizer has state, but no second moment of any parameter."""
     optimizer = inner(optimizer)
+    # Empty entries do not count. One that is no dict is state that we cannot read.
     entries = optimizer.state.values()
     if not any(entry or not isinstance(entry, dict) for entry in entries):
         return False
@@ -148,7 +159,7 @@ def has_none(optimizer: Optimizer, override: Override | None = None) -> bool:
 def no_second_moment(
     optimizer: Optimizer, override: Override | None = None
 ) -> ValueError:
-    """Returns the error for an optimizer of which no parameter has a second moment."""
+    """Returns the error for an optimizer that has no second moment of any parameter."""
     optimizer = inner(optimizer)
     name = type(optimizer).__name__
     states = [state for state in optimizer.state.values() if isinstance(state, dict)]
@@ -169,16 +180,16 @@ def no_second_moment(
 def stalls(moment: Moment) -> bool:
     """Whether rounding stops this average before it has settled.
 
-    An update changes it by the share 1 - beta2, which is lost where the numbers lie
-    further apart: from bfloat16 on, .999 stops at half the true value. So stillness
-    means nothing here.
+    An update changes the average by a share of 1 - beta2. This change is lost if two
+    neighbouring numbers of the dtype are further apart: in bfloat16 with beta2 = 0.999,
+    the average stops at half its true value. So it says nothing that it stands still.
     """
     spacing = torch.finfo(moment.values.dtype).eps
     return moment.beta2 is not None and 1 - moment.beta2 < spacing / 2
 
 
 def warn_if_one_stalls(optimizer: Optimizer, moments: Iterable[Moment]) -> None:
-    """Warns once of averages that rounding stops; to be called after the first step."""
+    """Gives one warning if rounding stops averages. Call it after the first step."""
     stalled = [moment for moment in moments if stalls(moment)]
     if stalled:
         name, (first, *_) = type(inner(optimizer)).__name__, stalled
@@ -196,7 +207,7 @@ def beta2(optimizer: Optimizer, group: dict[str, Any]) -> float:
     """Returns the decay of the group's second moment, dimensionless, in [0, 1).
 
     Raises:
-        ValueError: The group has no such option, or one outside [0, 1).
+        ValueError: The group has no such option, or its value is not in [0, 1).
 
     Example:
         >>> adam = torch.optim.Adam([torch.zeros(1)], betas=(0.9, 0.98))
@@ -228,7 +239,10 @@ def _look_up(
     group: dict[str, Any],
     override: Override | None,
 ) -> tuple[str, Tensor | None]:
-    """The state key and what it holds."""
+    """The state key of the second moment, and the tensor under it.
+
+    If a function was given, its name stands for the key.
+    """
     if override is None:
         return _first_known(optimizer, state)
     if callable(override):
@@ -249,6 +263,7 @@ def _look_up(
 def _first_known(
     optimizer: Optimizer, state: dict[str, Any]
 ) -> tuple[str, Tensor | None]:
+    """The first known state key with a readable tensor, and the tensor."""
     if not known.of_class(optimizer, known.WITHOUT, ""):
         for key in known.of_class(optimizer, known.KEYS_OF_CLASS, known.KEYS):
             values = state.get(key)
@@ -258,7 +273,10 @@ def _first_known(
 
 
 def _is_readable(values: object) -> TypeGuard[Tensor]:
-    """A tensor that is not quantized, as integers or as one of torchao's classes."""
+    """Whether this is a tensor of plain numbers.
+
+    Quantized tensors are not: they hold integers, or are of a class of torchao.
+    """
     return (
         isinstance(values, Tensor)
         and (values.is_floating_point() or values.is_complex())
@@ -267,13 +285,13 @@ def _is_readable(values: object) -> TypeGuard[Tensor]:
 
 
 def decay_key(optimizer: Optimizer) -> str:
-    """Key of the group's option that holds the decay, if one does."""
+    """Key of the option in a param group that holds the decay, if there is one."""
     keys = known.of_class(optimizer, known.DECAY_OF_CLASS, known.DECAY) or known.DECAY
     return keys[0]
 
 
 def decay_of(optimizer: Optimizer, group: dict[str, Any]) -> float | None:
-    """The decay, whatever its value; None if it is not a fixed number."""
+    """The decay of the second moment, not checked; None if it is no fixed number."""
     keys = known.of_class(optimizer, known.DECAY_OF_CLASS, known.DECAY)
     if keys is None:
         return None
@@ -289,7 +307,11 @@ def decay_of(optimizer: Optimizer, group: dict[str, Any]) -> float | None:
 
 
 def inner(optimizer: Optimizer) -> Optimizer:
-    """The optimizer inside Lookahead, SAM, ZeroRedundancyOptimizer and their like."""
+    """The optimizer inside a wrapper such as Lookahead, SAM, ZeroRedundancyOptimizer.
+
+    An optimizer that is not a wrapper is returned as it is.
+    """
+    # Wrappers keep it under one of these names.
     for name in ("optimizer", "base_optimizer", "optim"):
         wrapped = getattr(optimizer, name, None)
         if isinstance(wrapped, Optimizer) and wrapped is not optimizer:

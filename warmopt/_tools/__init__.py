@@ -1,1 +1,1 @@
-"""The command line, the demo and the pictures."""
+"""The command line, its demo, and the functions that draw pictures."""

@@ -1,6 +1,6 @@
-"""The commands: `demo` trains, `preview` draws, `replay` asks what would have been.
+"""The commands of the command line: `demo`, `preview` and `replay`.
 
-Needs the extra `warmopt[cli]`.
+They need the extra `warmopt[cli]`. typer shows their docstrings as help texts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from warmopt.trace import replay as replayed
 
 __all__ = ["app"]
 
-MOST_SHOWN = 10**7  # updates
+MOST_SHOWN = 10**7  # updates in a preview
 
 app = typer.Typer(
     help="Learning rate warmup for any torch optimizer.",
@@ -36,7 +36,7 @@ app = typer.Typer(
 
 
 def _checked_output(path: Path | None) -> Path | None:
-    """Refused before anything is trained or drawn, not after."""
+    """Refuses a path that cannot be written, before anything is trained or drawn."""
     from matplotlib.backend_bases import FigureCanvasBase
 
     if path is not None:
@@ -60,7 +60,7 @@ def demo(
     updates: Annotated[int, typer.Option(min=1, help="Length of each run.")] = UPDATES,
 ) -> None:
     """Train a small transformer with and without warmup, at the same learning rate."""
-    torch.set_num_threads(1)  # the matrices are too small to share
+    torch.set_num_threads(1)  # more threads are slower with such small matrices
     console = Console()
     runs: dict[str, Run] = {}
     with Progress(console=console) as bar:
@@ -139,7 +139,7 @@ def preview(
     if epochs is not None:
         if steps is not None or batches is None:
             raise typer.BadParameter("--epochs goes with --batches, not with --steps.")
-        # Floats: 0.29 x 100 is a little less than 29.
+        # Rounded, since with floats 0.29 * 100 is a little less than 29.
         steps = round(epochs * batches, 6) // accumulation
     if steps is not None and steps.is_integer():
         steps = int(steps)
@@ -147,7 +147,8 @@ def preview(
         schedule = Schedule(mode, steps, start, offset, total_steps)
         rule = schedule.steps_from_beta2
         length = (rule(beta2) if rule else schedule.steps) or 0
-        # An endless approach to 1 is cut where there is no more to be seen.
+        # Some shapes come closer and closer to 1 for a very long time. Their curve is
+        # cut where nothing more can be seen.
         shown = min(schedule.last_update(length), round(5 * length) + offset)
         shown += max(1, shown // 10)
         if shown > MOST_SHOWN:
@@ -189,7 +190,7 @@ def replay(
 ) -> None:
     """Say when a recorded warmup would have ended under another criterion.
 
-    Constants of the criterion are options too, as in: --criterion drift --tol 0.2
+    The constants of the criterion are options too: --criterion drift --tol 0.2
     """
     try:
         trace = Trace.load(path)
@@ -198,7 +199,7 @@ def replay(
                 f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}."
             )
         rule = CRITERIA[criterion](**_constants(context.args))
-        way: Any = on_settled  # checked there
+        way: Any = on_settled  # the next line checks it
         result = replayed(trace, rule, pool=pool, on_settled=way, fast=fast)
     except (OSError, TypeError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
@@ -211,7 +212,7 @@ def replay(
 
 
 def _constants(options: list[str]) -> dict[str, Any]:
-    """Of ["--tol", "0.2", "--by=tensor"]: {"tol": 0.2, "by": "tensor"}."""
+    """Turns ["--tol", "0.2", "--by=tensor"] into {"tol": 0.2, "by": "tensor"}."""
     words = [word for option in options for word in option.split("=", 1)]
     if len(words) % 2 or not all(name.startswith("--") for name in words[::2]):
         raise ValueError(f"options must come in pairs of --name value, got {options}.")
@@ -222,8 +223,9 @@ def _constants(options: list[str]) -> dict[str, Any]:
 
 
 def _value(word: str) -> Any:
-    """A number, True, False or None; else the word itself."""
+    """The number, True, False or None that a word stands for, or the word itself."""
     try:
+        # title() makes True of true, as people write it on a command line.
         return ast.literal_eval(word.title())
     except (ValueError, SyntaxError):
         return word

@@ -1,9 +1,10 @@
-"""A small training run that fails without warmup: the demo of the command line.
+"""A small training run that fails without warmup, for the demo of the command line.
 
-A post-LN decoder transformer on the text of Python's own help topics. Post-LN has
-large gradients near its output at the start (Xiong et al., 2020,
-https://arxiv.org/abs/2002.04745): at this learning rate Adam drives it, within some
-twenty updates, to where it predicts letter frequencies only, and never leaves.
+It trains a post-LN decoder transformer on the text of Python's own help topics. At the
+start, a post-LN model has large gradients near its output (Xiong et al., 2020,
+https://arxiv.org/abs/2002.04745). With this learning rate, Adam needs only about twenty
+updates to drive the model into a state that it never leaves: it predicts nothing but
+the frequencies of the letters.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ UPDATES = 400
 CONTEXT = 32
 BATCH = 16
 
-# Label -> arguments of Warmed. 200 is the untuned length of this beta2, 2 / (1 - 0.99).
+# Label -> arguments of Warmed. 200 is the untuned length 2 / (1 - beta2).
 WARMUPS: dict[str, dict[str, object]] = {
     "no warmup": {"steps": 0},
     "linear": {"steps": 200},
@@ -41,7 +42,7 @@ WARMUPS: dict[str, dict[str, object]] = {
 
 @dataclass
 class Run:
-    """What a training run has shown.
+    """What was measured in one training run.
 
     Attributes:
         losses: Cross-entropy of each update, nats per character.
@@ -61,7 +62,7 @@ class Run:
 
 
 class Block(nn.Module):
-    """A transformer block with the norm after each residual sum (post-LN)."""
+    """A transformer block with a layer norm after each residual sum (post-LN)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -109,7 +110,7 @@ class Decoder(nn.Module):
 
 
 def encoded_text() -> tuple[Tensor, int]:
-    """Returns the text as token numbers, and how many different ones there are."""
+    """Returns the text as token numbers, and how many different tokens there are."""
     text = "\n".join(topics[name] for name in sorted(topics))
     numbers = {character: i for i, character in enumerate(sorted(set(text)))}
     return torch.tensor([numbers[character] for character in text]), len(numbers)
@@ -121,13 +122,13 @@ def train(
     updates: int = UPDATES,
     progress: Callable[[float], None] = lambda loss: None,
 ) -> Run:
-    """Trains a fresh model; the same seed gives the same model and batches.
+    """Trains a new model. The same seed gives the same model and the same batches.
 
     Args:
-        warmup: Arguments of `Warmed`, but for the optimizer.
-        seed: Of the initial parameters and of the batches.
+        warmup: Arguments of `Warmed`, without the optimizer.
+        seed: Seed of the initial parameters and of the batches.
         updates: Length of the run.
-        progress: Called after every update with its loss.
+        progress: This function is called after every update, with its loss.
     """
     tokens, characters = encoded_text()
     torch.manual_seed(seed)

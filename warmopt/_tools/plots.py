@@ -1,4 +1,4 @@
-"""Pictures of warmups. Needs matplotlib; in the terminal, plotext."""
+"""Draws warmups. Pictures need matplotlib, and curves in the terminal need plotext."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ from typing import Any
 __all__ = ["Curve", "curve_in_terminal", "panels", "save_curves", "save_trace"]
 
 Curve = tuple[str, Sequence[float]]
-"""A label, and the value at each update, the first of which is 1."""
+"""A label, and the value at each update; the first update is 1."""
 
 
 def save_curves(
     path: Path, parts: Sequence[tuple[str, Sequence[Curve]]], title: str
 ) -> None:
-    """Saves panels that share their x axis, the updates, as one picture.
+    """Saves several panels as one picture. The x axis of each is the update.
 
     Args:
-        path: File to write; its suffix says the format.
-        parts: For each panel, from left to right, its y label and its curves. A
-            curve keeps its colour through the panels.
+        path: File to write. Its suffix sets the format.
+        parts: For each panel, from left to right, its y label and its curves. Curves at
+            the same position in their panels have the same colour.
         title: Title of the whole picture.
     """
     figure, axes = panels([label for label, _ in parts], title)
     named: list[str] = []
+    # From right to left: if neighbours have the same curves, only the last of them gets
+    # a legend.
     for axis, (_, curves) in reversed(list(zip(axes, parts, strict=True))):
         for name, values in curves:
             axis.plot(range(1, len(values) + 1), values, label=name, linewidth=1.8)
         names = [name for name, _ in curves]
-        if len(names) > 1 and names != named:  # panels of the same curves share one
+        if len(names) > 1 and names != named:
             axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
         named = names
     figure.savefig(path, dpi=120)
@@ -46,14 +48,16 @@ def save_trace(
 ) -> None:
     """Saves a picture of the readings of one pool.
 
-    From top to bottom: the factor; the effective LR, if the trace has it; what the
-    default criterion looks at, with the threshold of each such criterion; and which
-    readings each criterion found settled. Shaded is where the acting one did.
+    A pool is a set of param groups that share one verdict. From top to bottom, it shows
+    the factor; the effective LR, if the trace has it; the number that the default
+    criterion looks at, with the threshold of each criterion of this kind; and which
+    readings each criterion found settled. The background is shaded where the acting
+    criterion found the second moment settled.
 
     Args:
-        path: File to write; its suffix says the format.
-        rows: As in `Trace`, of one pool.
-        acting: Name of the criterion that acts, if one does.
+        path: File to write. Its suffix sets the format.
+        rows: The rows of one pool, as in `Trace`.
+        acting: Name of the criterion that acts; None if all of them only watch.
         title: Title of the whole picture.
     """
     from matplotlib.figure import Figure
@@ -61,7 +65,7 @@ def save_trace(
     at = [row["judged_after"] for row in rows]
     then = [update + 1 for update in at]
     factors = [row["factor"] for row in rows]
-    lrs = [row["lr"] for row in rows]  # a tensor LR is not read
+    lrs = [row["lr"] for row in rows]  # None if the LR is a tensor
     curves = [("factor", then, factors)]
     if lrs and None not in lrs:
         effective = [lr * factor for lr, factor in zip(lrs, factors, strict=True)]
@@ -86,7 +90,9 @@ def save_trace(
     *_, variance, verdicts = axes
     if any(value > 0 for value in values):
         variance.set_yscale("log")
-    for name, _ in judges:  # of a saved trace these names are all that there is
+    # A trace that was saved has only the names of its criteria, so the threshold is
+    # read from the name.
+    for name, _ in judges:
         if found := re.match(r"InverseRootVariance\(threshold=([^)]+)\)", name):
             threshold = float(found[1])
             variance.axhline(threshold, color="0.4", linestyle="--", linewidth=1.2)
@@ -108,7 +114,7 @@ def save_trace(
 def _draw_verdicts(
     axis: Any, at: list[int], names: list[str], judged: list[list[bool]]
 ) -> None:
-    """A line of ticks for each criterion: one a reading, grey where not settled."""
+    """Draws a row of ticks for each criterion: one per reading, grey if not settled."""
     _dress(axis, "")
     axis.set_title("settled", loc="left", fontsize="medium")
     for height, settled in enumerate(judged):
@@ -123,7 +129,7 @@ def _draw_verdicts(
 
 
 def _short(names: list[str]) -> list[str]:
-    """Of names with constants what comes before these, where that tells them apart."""
+    """Leaves out the constants in names that are still different without them."""
     heads = [name.partition("(")[0] for name in names]
     return [
         head if heads.count(head) == 1 else name.replace("(", "\n(", 1)
@@ -134,11 +140,18 @@ def _short(names: list[str]) -> list[str]:
 def panels(
     labels: Sequence[str], title: str, across: str = "update", columns: int = 3
 ) -> tuple[Any, list[Any]]:
-    """A figure of panels side by side, so many in a row, and their axes."""
-    from matplotlib.figure import Figure  # needs no display
+    """Returns a figure of panels side by side, and the axes of the panels.
+
+    Args:
+        labels: The y label of each panel.
+        title: Title of the whole figure.
+        across: The x label of all panels.
+        columns: How many panels are in one row, at most.
+    """
+    from matplotlib.figure import Figure  # unlike pyplot, it needs no display
 
     columns = min(columns, len(labels))
-    rows = -(-len(labels) // columns)
+    rows = -(-len(labels) // columns)  # rounded up
     figure = Figure(figsize=(6.0 * columns, 4.2 * rows), layout="constrained")
     every = list(figure.subplots(rows, columns, squeeze=False).flat)
     axes, unused = every[: len(labels)], every[len(labels) :]
@@ -152,6 +165,7 @@ def panels(
 
 
 def _dress(axis: Any, label: str) -> None:
+    """Sets the y label, and the look that all panels have in common."""
     axis.set_ylabel(label)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
@@ -159,7 +173,7 @@ def _dress(axis: Any, label: str) -> None:
 
 
 def curve_in_terminal(label: str, values: Sequence[float], title: str) -> str:
-    """Returns one curve drawn with characters, as wide as the terminal."""
+    """Returns a text that shows one curve, as wide as the terminal."""
     from plotext import figure
 
     figure.clear()
