@@ -6,10 +6,10 @@ import hypothesis
 import pytest
 import torch
 
-from tests import what_works
-from tests.broken_upstream import BROKEN_UPSTREAM
-from tests.optimizers import ROWS, Row
-from tests.ranks import Ranks
+from tests.support import what_works
+from tests.support.broken_upstream import BROKEN_UPSTREAM
+from tests.support.optimizers import ROWS, Row
+from tests.support.ranks import Ranks
 
 torch.set_num_threads(1)  # the tensors are tiny
 # The same examples in every run, however slow the machine.
