@@ -1,4 +1,4 @@
-"""Adaptive mode around an optimizer: what it reads, and what it makes of it."""
+"""Adaptive mode around an optimizer: what it reads, and how it reacts."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_what_is_not_allowed_is_named(
 
 @pytest.mark.parametrize("shape", MODES)
 def test_a_warmup_that_never_settles_is_the_fixed_one(shape: str) -> None:
-    """To the bit: LRs, parameters, state, and the update after which it is done."""
+    """Exactly: LRs, parameters, state, and the update after which it is done."""
     steps = 20 if shape in SHAPES else None
     row = ROWS["nadam-loop"]
     twins = row.params(), row.params()
@@ -95,7 +95,7 @@ def test_without_steps_the_cap_is_that_of_untuned_linear() -> None:
 def test_a_verdict_is_used_one_interval_after_its_reading(
     on_settled: Any, steps: int, every: int
 ) -> None:
-    """Always settled: read after `every`, judged after the next, fast from then on."""
+    """Always settled: read after `every`, judged after the next, then fast."""
     warmed, params = wrapped(
         steps, criterion=always, on_settled=on_settled, every=every
     )
@@ -126,12 +126,12 @@ def test_the_pace_follows_the_verdict_of_each_reading() -> None:
 
 
 def test_skipped_updates_count_for_nothing() -> None:
-    """Base LR 0, an infinity under AMP, no gradient wanted: as if not there."""
+    """Base LR 0, an infinity under AMP, no gradients: as if there was no update."""
     trace, quiet = Trace(), Trace()
     warmed, params = wrapped(40, every=2, window=2, trace=trace)
     calm, calm_params = wrapped(40, every=2, window=2, trace=quiet)
     scaler = torch.amp.GradScaler("cpu", init_scale=1.0, growth_interval=10**6)
-    scaler.scale(torch.zeros(()))  # it begins with its first use
+    scaler.scale(torch.zeros(()))  # the scaler starts at its first use
     for update in range(1, 25):
         ADAM.set_grads(params, update)
         params[0].grad[0, 0] = math.inf
@@ -142,7 +142,7 @@ def test_skipped_updates_count_for_nothing() -> None:
         assert scaler.get_scale() == before / 2
         base, warmed.param_groups[0]["lr"] = warmed.param_groups[0]["lr"], 0.0
         for param in params:
-            param.grad = None  # Adam would average it nonetheless
+            param.grad = None  # else Adam would still average it
         warmed.step()
         warmed.param_groups[0]["lr"] = base
         for param in params:
@@ -168,7 +168,7 @@ def test_an_update_that_a_fused_step_skips_counts_for_nothing() -> None:
     trace, quiet = Trace(), Trace()
     (warmed, params), (calm, calm_params) = fused(trace), fused(quiet)
     scaler = torch.amp.GradScaler("cpu", init_scale=1.0, growth_interval=10**6)
-    scaler.scale(torch.zeros(()))  # it begins with its first use
+    scaler.scale(torch.zeros(()))  # the scaler starts at its first use
     for update in range(1, 20):
         for spoiled in (True, False):
             ADAM.set_grads(params, update)
@@ -187,7 +187,7 @@ def test_an_update_that_a_fused_step_skips_counts_for_nothing() -> None:
 )
 @pytest.mark.parametrize("power", [-20, 12])
 def test_scaled_gradients_give_the_same_decisions(name: str, power: int) -> None:
-    """Also of a class that counts its updates in a plain number."""
+    """Also for a class that counts its updates in a plain number."""
     row, lrs = ROWS[name], []
     for scale in (1.0, 2.0**power):
         params = row.params()
@@ -235,7 +235,7 @@ def test_where_nothing_warms_nothing_is_read() -> None:
 
 
 def test_it_does_not_grow() -> None:
-    """Bytes held from our own lines: after many readings no more than after few."""
+    """Memory of our own code: no more after many readings than after a few."""
     warmed, params = wrapped(10**6, every=1, window=3)
     ours, held = tracemalloc.Filter(True, "*/warmopt/*"), []
     tracemalloc.start()
@@ -248,4 +248,4 @@ def test_it_does_not_grow() -> None:
             held.append(sum(stat.size for stat in snap.statistics("filename")))
     finally:
         tracemalloc.stop()
-    assert 0 < held[1] < held[0] + 350  # a byte for each reading would show
+    assert 0 < held[1] < held[0] + 350  # one byte per reading would be seen

@@ -1,4 +1,4 @@
-"""An adaptive warmup saved, loaded, copied or begun anew."""
+"""An adaptive warmup that is saved, loaded, copied or started again."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def by_file(
 
 
 def by_inner(*args: Any) -> Any:
-    """Loaded by the optimizer that is wrapped."""
+    """Loaded by the wrapped optimizer."""
     return by_file(*args, into_wrapped=True)
 
 
@@ -89,7 +89,7 @@ def by_pickle(warmed: Warmed, params: list[Parameter], make: Any, trace: Trace) 
 def test_resumed_at_any_update_it_goes_on_to_the_bit(
     way: Callable[..., Any], criterion: Any, on_settled: Any
 ) -> None:
-    """LRs, parameters, state and readings; each point of an interval, each phase."""
+    """LRs, parameters, state and readings, at each update of each phase."""
 
     def make(trace: Trace) -> tuple[Warmed, list[Parameter]]:
         return wrapped(
@@ -121,7 +121,7 @@ def test_resumed_at_any_update_it_goes_on_to_the_bit(
 def test_another_window_in_the_code_goes_on_with_the_progress(
     change: dict[str, int],
 ) -> None:
-    """The count and the pace stay; the window begins anew if it has another size."""
+    """Count and pace stay. The window starts again if its size has changed."""
     warmed, params = wrapped(60, criterion=always, every=3, window=3)
     run(warmed, params, range(1, 11))
     state, _ = _saved(warmed, params)

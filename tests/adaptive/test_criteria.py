@@ -1,4 +1,4 @@
-"""The criteria: known answers, and every known way to fool them, shown fooling them."""
+"""The criteria: known answers, and every known way to fool them."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ EVERY = [
 
 
 def reading(**known: Any) -> Reading:
-    """Update 500 of beta2 = 0.99, sampled every 25; nothing measured unless given."""
+    """Update 500 with beta2 = 0.99, sampled every 25; what is not given is nan."""
     plain = Reading(500, 100, 5, 5, 0.9, 0.99, NAN, NAN, NAN, (), ())
     return plain._replace(**known)
 
 
 def settles(stream: Stream, criterion: Criterion) -> int | None:
-    """First update at which it does, read every 5 updates, 5 samples to a window."""
+    """The first update at which it settles; reads every 5 updates, 5 per window."""
     return next((r.update for r in stream.all() if criterion(r)), None)
 
 
@@ -68,7 +68,7 @@ def settles(stream: Stream, criterion: Criterion) -> int | None:
         (Drift(by="tensor"), {"drifts": (0.0, 1.0), "sizes": (3, 1)}, False),
         (Drift(), {"drifts": (0.0, NAN), "sizes": (1, 99)}, True),
         (Drift(), {"drifts": (), "sizes": ()}, False),
-        # At the limit, which is then a sum of powers of two.
+        # Exactly at the limit, which here is a sum of powers of two.
         (Drift(), {"drifts": (0.2,), "sizes": (1,), "span": 2, "beta2": 0.5}, True),
         (Drift(), {"drifts": (0.25,), "sizes": (1,), "span": 2, "beta2": 0.5}, False),
         (Drift(quantile=1.0), {"drifts": (0.0,), "sizes": (1,)}, True),
@@ -108,7 +108,7 @@ def test_what_settles(
 
 @pytest.mark.parametrize("criterion", EVERY, ids=repr)
 def test_what_is_not_known_never_settles(criterion: Criterion) -> None:
-    """But for the one that looks at nothing."""
+    """Only the criterion that looks at nothing may settle."""
     blind = isinstance(criterion, EffectiveSampleSize)
     assert criterion(reading(drifts=(NAN,), sizes=(1,))) is blind
 
@@ -166,7 +166,7 @@ def test_wrong_constants(
 
 
 def test_effective_sample_size_is_radams() -> None:
-    """It settles where the rectified shape begins, and is 31 where it says so."""
+    """It settles where the rectified shape begins; 31 samples bring it below 0.02."""
     for beta2 in (0.9, 0.95, 0.999, 0.9999):
         first = next(
             t
@@ -180,7 +180,7 @@ def test_effective_sample_size_is_radams() -> None:
 
 @pytest.mark.parametrize("power", [-20, -3, 1, 16])
 def test_scaled_gradients_are_decided_alike(power: int) -> None:
-    """To the update, whatever the scale of the loss; both decisions occur in each."""
+    """At the same update for any scale of the loss; both answers occur each time."""
     torch.manual_seed(0)
     change = 1 + 3 * torch.linspace(-1, 1, 500)[:, None, None] ** 2
     gradients = (0.2 + torch.randn(500, 12, 32)) * change
@@ -200,7 +200,7 @@ def test_scaled_gradients_are_decided_alike(power: int) -> None:
     ("beta2", "tau", "expected"), [(0.99, 100, 378), (0.999, 1000, 3783)]
 )
 def test_the_raw_ratio_measures_beta2(beta2: float, tau: int, expected: int) -> None:
-    """It waits 3.78 tau on gradients that never change; corrected, not at all."""
+    """It waits 3.78 tau on gradients that never change; corrected, it does not wait."""
     stream = Stream(torch.logspace(-3, 3, 8).expand(4 * tau, 1, 8), beta2)
     wait = range(tau + 1, 4 * tau)
     first = next(t for t in wait if RAW(stream.across(t, tau)))
@@ -209,7 +209,7 @@ def test_the_raw_ratio_measures_beta2(beta2: float, tau: int, expected: int) -> 
 
 
 def test_stationary_gradients_settle() -> None:
-    """All that should: Gaussian noise, at once or as soon as noise allows."""
+    """All that should settle on Gaussian noise do, as soon as the noise allows it."""
     torch.manual_seed(0)
     stream = Stream(torch.randn(400, 20, 64), 0.99, 0.9)
     assert settles(stream, InverseRootVariance()) == 25
@@ -219,7 +219,7 @@ def test_stationary_gradients_settle() -> None:
 
 
 def burst(factor: float, length: int) -> Stream:
-    """Squares `factor` times as large for the first `length` updates."""
+    """The squares are `factor` times as large for the first `length` updates."""
     gradients = torch.ones(8000, 1, 1, dtype=torch.float64)
     gradients[:length] *= math.sqrt(factor)
     return Stream(gradients, 0.999)
@@ -236,7 +236,7 @@ def burst(factor: float, length: int) -> Stream:
 def test_memory_of_a_burst(
     factor: float, length: int, v: tuple[float, ...], raw: int, two_sided: int
 ) -> None:
-    """The raw one-sided ratio does not wait for a large burst to be forgotten."""
+    """The raw one-sided ratio does not wait until a large burst is forgotten."""
     stream = burst(factor, length)
     assert [float(stream.v[t - 1]) for t in (100, 1000, 3000)] == pytest.approx(
         v, abs=0.006
@@ -250,7 +250,7 @@ def test_memory_of_a_burst(
 @pytest.mark.parametrize(
     ("decay", "drift", "settled"),
     [
-        (50, -1.0, False),  # the memory alone: v cannot fall faster
+        (50, -1.0, False),  # all memory: v cannot fall faster
         (200, -0.5, False),
         (390, -100 / 390, False),
         (410, -100 / 410, True),
@@ -258,9 +258,9 @@ def test_memory_of_a_burst(
     ],
 )
 def test_decaying_gradients(decay: float, drift: float, settled: bool) -> None:
-    """Squares that fall by 1 / e in `decay` updates; tau is 100, tau / tol 400.
+    """Squares that fall by 1 / e in `decay` updates; tau is 100, tau / tol is 400.
 
-    Raw or corrected, the one-sided ratio never minds.
+    The one-sided ratio does not notice, raw or corrected.
     """
     half = torch.arange(2000, dtype=torch.float64) / (2 * decay)
     seen = Stream(torch.exp(-half)[:, None, None], 0.99).across(2000, 100)
@@ -274,7 +274,7 @@ def test_decaying_gradients(decay: float, drift: float, settled: bool) -> None:
 
 
 def test_a_ratio_is_fooled_by_its_blind_side() -> None:
-    """Each orientation settles at once while v moves its way."""
+    """Each orientation settles at once while v moves to its blind side."""
     torch.manual_seed(0)
     noise, growth = torch.randn(200, 4, 64), torch.linspace(0, 3, 200).exp()
     up, down = (
@@ -287,7 +287,7 @@ def test_a_ratio_is_fooled_by_its_blind_side() -> None:
 
 
 def test_clipping_pins_the_norm_of_v_but_not_each_tensors() -> None:
-    """Clipped at every update by the global norm, while one tensor goes to nothing."""
+    """Gradients are clipped by the global norm, while those of one tensor vanish."""
     torch.manual_seed(0)
     gradients = torch.randn(500, 2, 64)
     gradients[:, 1] *= 5 * torch.exp(-torch.arange(500) / 40)[:, None]
@@ -324,7 +324,7 @@ def trained(lr: float) -> tuple[Stream, float]:
 
 
 def test_stagnation_fools_all_but_the_update_rms() -> None:
-    """At a tiny LR nothing is learned, and every second moment is at rest."""
+    """At a tiny LR nothing is learned, and all second moments are at rest."""
     stalled, loss_stalled = trained(lr=1e-7)
     healthy, loss_healthy = trained(lr=1e-2)
     assert loss_stalled > 20 * loss_healthy
@@ -358,7 +358,7 @@ def test_inverse_root_variance_is_partly_a_clock() -> None:
 def test_inverse_root_variance_is_held_up_by_noise(
     beta2: float, threshold: float, expected: int | None
 ) -> None:
-    """Stationary, but nine gradients in ten are 0."""
+    """The gradients are stationary, but nine in ten are 0."""
     torch.manual_seed(0)
     rare = torch.randn(400, 20, 64) * (torch.rand(400, 20, 64) < 0.1)
     first = settles(Stream(rare, beta2), InverseRootVariance(threshold))
@@ -372,7 +372,7 @@ def test_effective_sample_size_looks_at_nothing() -> None:
 
 
 def test_update_rms_is_fooled_by_noise() -> None:
-    """Gradients without a mean pass at once, while their squares grow 400-fold."""
+    """Gradients with mean 0 pass at once, while their squares grow 400-fold."""
     torch.manual_seed(0)
     growth = torch.linspace(1, 20, 400)[:, None, None]
     noise = torch.randn(400, 20, 64) * growth
@@ -385,7 +385,7 @@ def test_update_rms_is_fooled_by_noise() -> None:
 
 
 def second_moments(dtype: torch.dtype) -> Tensor:
-    """Adam's, corrected; the gradients grow by 30 % for the last 100 updates."""
+    """Those of Adam, corrected; the gradients grow by 30 % in the last 100 updates."""
     p = torch.nn.Parameter(torch.zeros(8, dtype=dtype))
     adam = torch.optim.Adam([p], betas=(0.9, 0.999))
     samples = []

@@ -1,4 +1,4 @@
-"""The pace of an adaptive ramp, verdict by verdict, without any optimizer."""
+"""How fast an adaptive ramp goes, verdict by verdict, without an optimizer."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from warmopt.adaptive import Adaptive
 
 
 def paced(schedule: Schedule, verdicts: list[bool]) -> tuple[list[float], bool]:
-    """Factors of a ramp, a verdict before each update; and whether it came to its end.
+    """The factors of a ramp with one verdict before each update, and whether it ended.
 
-    What the adaptive rule says, with whole numbers and fractions for the progress.
+    This is the adaptive rule, with whole numbers and fractions for the progress.
     """
     adaptive, steps = schedule.adaptive, int(schedule.steps)
     last, progress, rest = schedule.last_update(steps), Fraction(0), None
@@ -69,7 +69,7 @@ def test_any_verdicts_are_paced_as_the_rule_says(
     start: float | None,
     verdicts: list[bool],
 ) -> None:
-    """Also: monotone, exactly 1 at the end, never after the fixed warmup's end."""
+    """It also never falls, ends exactly at 1, and not after the fixed warmup."""
     adaptive = Adaptive(criterion=never, shape=shape, on_settled=on_settled, fast=fast)
     schedule = Schedule(adaptive, steps, start, offset)
     last = schedule.last_update(steps)

@@ -1,4 +1,4 @@
-"""Which groups decide together, and those that have nothing to decide by."""
+"""Which groups decide together, and groups that have nothing to decide with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from warmopt.trace import Trace
 def two_groups(
     *options: dict[str, Any], **adaptive: Any
 ) -> tuple[Warmed, list[Parameter]]:
-    """A group for each of two parameters."""
+    """One group for each of two parameters."""
     params = ADAM.params()
     groups: list[dict[str, Any]] = [
         {"params": [param], **extra}
@@ -33,7 +33,7 @@ def two_groups(
 
 
 def small(reading: Reading) -> bool:
-    """The first of the parameters has fewer elements."""
+    """The first parameter has fewer elements."""
     return sum(reading.sizes) == 12
 
 
@@ -75,12 +75,12 @@ def test_a_late_group_decides_alone() -> None:
     both = [*params, late]
     run(warmed, both, range(8, 18))
     fast = [group["warmup_fast"] for group in warmed.param_groups]
-    assert fast == [0, 6]  # read after its own 2nd, judged after its 4th, of 10
+    assert fast == [0, 6]  # read after its 2nd, judged after its 4th, of 10
     assert [r["update"] for r in warmed.trace if r["pool"] == 1] == [2, 4, 6, 8]
 
 
 def test_a_group_that_parts_loses_no_fast_update() -> None:
-    """Frozen while both are fast: the other goes on as if it were alone."""
+    """It is frozen while both are fast: the other group goes on as if it were alone."""
     warmed, params = two_groups(criterion=always)
     alone, alone_params = wrapped(60, criterion=always, every=2, window=2)
     run(alone, alone_params, range(1, 9))
@@ -129,7 +129,7 @@ def test_groups_without_a_second_moment_follow_or_go_their_fixed_way(
     assert f"{15 / 27 if pooled else 1:.0%}" in repr(warmed)
     if pooled:
         assert factors[0] == factors[1]
-    else:  # nothing is read of it, so it never settles
+    else:  # nothing is read from it, so it never settles
         assert [group["warmup_fast"] for group in warmed.param_groups] == [0, 6]
 
 
@@ -153,7 +153,7 @@ def test_muon_with_adamw_goes_on_with_what_it_can_watch() -> None:
 
 @pytest.mark.parametrize("idle", ["unused", "empty"])
 def test_a_group_without_state_yet_is_no_reason_to_refuse(idle: str) -> None:
-    """Another length, so a pool of its own, of which nothing is to be read."""
+    """It has another length, so it is its own pool, with nothing to read yet."""
     used, unused = ADAM.params()
     group = {"params": [unused] if idle == "unused" else [], "warmup_steps": 20}
     warmed = Warmed(

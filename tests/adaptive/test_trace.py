@@ -1,4 +1,4 @@
-"""Recording, watching and replaying: what is written down is what was decided."""
+"""To record, watch and replay: what is written down is what was decided."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from warmopt.trace import Replay, Trace, replay
 
 ADAM = ROWS["adam-loop"]
 WATCHED = (Drift(), NormRatio(), UpdateRMS())
-# Within these runs it settles, and unsettles where the gradients grow.
+# In these runs it settles, and stops being settled where the gradients grow.
 MODE = {"criterion": InverseRootVariance(0.01), "every": 3, "window": 3}
 
 
@@ -47,7 +47,7 @@ def traced(
 
 
 def trained_to_its_end(warmed: Warmed, params: Any, begun: int, shock: int) -> int:
-    """The update, counted from 1, after which the warmup was done."""
+    """The number of the last update of the warmup, counted from 1."""
     for update in range(begun + 1, 200):
         train(warmed, params, range(update, update + 1), shock)
         if warmed.done:
@@ -67,7 +67,7 @@ def trained_to_its_end(warmed: Warmed, params: Any, begun: int, shock: int) -> i
 def test_replayed_under_its_own_criterion_it_decides_the_same(
     on_settled: str, shock: int, resumed_at: int
 ) -> None:
-    """Every verdict, and the update of the end; also from a resumed run's own trace."""
+    """The same verdicts and the same end, also from the trace of a resumed run."""
     warmed, params, trace = traced(on_settled=on_settled, fast=20)
     train(warmed, params, range(1, resumed_at + 1), shock)
     if resumed_at:
@@ -96,7 +96,7 @@ def test_replay_with_other_constants() -> None:
     end = trained_to_its_end(warmed, params, 0, 0)
     assert 30 < end < 90
     sooner = replay(trace, lambda _: True, fast=10)
-    assert sooner.end == 6 + 10  # at 9 each: the 6 slow ones are less than one fast
+    assert sooner.end == 6 + 10  # at 9 each: 6 slow updates are less than a fast one
     assert replay(trace, lambda _: True, on_settled="end").end == 7
     never = replay(trace, InverseRootVariance(1e-9))
     assert (never.end, never.reason) == (None, None)
@@ -105,7 +105,7 @@ def test_replay_with_other_constants() -> None:
         replay(trace, Drift(), pool=1)
     with pytest.raises(ValueError, match="on_settled"):
         replay(trace, Drift(), on_settled="stop")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="every"):  # the readings are what they are
+    with pytest.raises(TypeError, match="every"):  # the readings are already taken
         replay(trace, Drift(), every=3)  # type: ignore[call-arg]
 
 
@@ -120,7 +120,7 @@ def never(reading: Reading) -> bool:
 
 
 def test_warmed_again_the_last_warmup_is_replayed() -> None:
-    """By the readings of the one before, the shorter last one would have an end."""
+    """With the readings of the warmup before it, the last one would seem to end."""
     warmed, params, trace = traced(criterion=never)
     assert trained_to_its_end(warmed, params, 0, 0) == 90
     warmed.rewarm()
@@ -132,7 +132,7 @@ def test_warmed_again_the_last_warmup_is_replayed() -> None:
 
 
 def test_criteria_are_named_alike_and_apart() -> None:
-    """Those that act and those that watch; also where two have one name."""
+    """Criteria that act and criteria that watch; also where two have the same name."""
 
     def settled(reading: Reading) -> bool:
         return reading.update > 9
@@ -202,7 +202,7 @@ def test_watching_does_not_act_on_an_adaptive_one() -> None:
 
 
 def test_rows_say_what_was_used() -> None:
-    """Flat, of equal keys, and the factor is that of the next update."""
+    """The rows are flat, have the same keys, and give the factor of the next update."""
     warmed, params, trace = traced(watch=WATCHED)
     warmed.param_groups[0]["lr"] = 1  # an int is a number too
     factors = []
@@ -229,7 +229,7 @@ def test_rows_say_what_was_used() -> None:
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
-    """Also what is nan, and what a replay says."""
+    """Also nan, and what a replay says."""
     warmed, params, trace = traced(watch=WATCHED)
     trained_to_its_end(warmed, params, 0, 0)
     assert any(math.isnan(row["norm_ratio"]) for row in trace)

@@ -1,8 +1,8 @@
-"""Adaptive warmup in real process groups: all ranks read and decide alike.
+"""Adaptive warmup in real process groups: all ranks read and decide the same.
 
-What begins with `check_` runs on all ranks; the tests compare what it returns. With the
-same data on every rank a mean of 2 or 4 equal numbers is exact, so that a sharded run
-has the numbers of a single process.
+Functions named `check_` run on all ranks; the tests compare what they return. When
+every rank has the same data, a mean of 2 or 4 equal numbers is exact. So a sharded run
+has the same numbers as a single process.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def rows_of(trace: Any) -> list[list[Any]]:
 def check_run(
     engine: str, wrap: Wrap, kind: str = "adam-long", of_rank: bool = False
 ) -> dict[str, Any]:
-    """Everything that a warmup says, update by update; the data may differ by rank."""
+    """What a warmup reports at each update. `of_rank`: each rank has other data."""
     training = build(engine, kind, wrap)
     (warmed,), said = warmed_of(training), []
     for update in range(1, CAP + 1):
@@ -82,7 +82,7 @@ def check_run(
 def test_every_rank_has_the_trace_of_a_single_process(
     groups: dict[int, Ranks], size: int, engine: str, kind: str
 ) -> None:
-    """To the bit, and its factors and its end."""
+    """Exactly, with the same factors and the same end."""
     alone = check_run("one-process", adaptive, kind)
     assert (len(alone["rows"]), alone["reason"]) == (6, "settled")
     found = alike(groups[size].run(check_run, engine, adaptive, kind))
@@ -105,7 +105,7 @@ def test_so_it_has_with_tensor_parallelism(groups: dict[int, Ranks]) -> None:
 def test_the_parts_of_zero_add_up_to_a_single_process(
     groups: dict[int, Ranks], size: int, engine: str
 ) -> None:
-    """Its tensors come rank by rank, so sums may round in another order."""
+    """Its tensors come rank by rank, so sums may be rounded in another order."""
     alone = check_run("one-process", adaptive)
     found = alike(groups[size].run(check_run, engine, over_all_ranks))
     assert found["said"] == alone["said"]
@@ -121,7 +121,7 @@ def counted_all_reduces() -> Any:
 
 
 def check_collectives(engine: str) -> list[int]:
-    """How many all-reduces there are after each update."""
+    """The number of all-reduces after each update."""
     training, counts = build(engine, "adam-long", adaptive), []
     with counted_all_reduces() as all_reduce:
         for update in range(1, CAP + 1):
@@ -149,7 +149,7 @@ def test_a_reading_is_one_collective_and_none_without_shards(
 
 @pytest.fixture
 def only_rank(tmp_path: Path) -> Iterator[None]:
-    """What runs under it is seen by a debugger, and by the measure of coverage."""
+    """A debugger and the coverage tool can see what runs here."""
     meeting = f"file://{tmp_path / 'store'}"
     distributed.init_process_group("gloo", init_method=meeting, rank=0, world_size=1)
     yield
@@ -173,7 +173,7 @@ def test_one_rank_has_the_trace_of_no_process_group(engine: str, wrap: Wrap) -> 
 
 
 def capricious(reading: Reading) -> bool:
-    """By the last bit of what was measured, so that the least difference shows."""
+    """Looks at the last bit of a measured value, so any difference shows."""
     value = reading.inverse_root_variance
     return value == value and math.frexp(value)[0] * 2**24 % 2 == 1
 
@@ -186,7 +186,7 @@ def fickle_over_all_ranks(optimizer: Optimizer, **options: Any) -> Warmed:
 
 
 def check_repeats(engine: str, times: int) -> list[int]:
-    """The last update of each of so many warmups, all of other data."""
+    """The last update of each of `times` warmups, all with different data."""
     wrap = fickle_over_all_ranks if engine in PLAIN_SHARDS else fickle
     wrap, ends = partial(wrap, every=1, trace=False), []
     for seed in range(times):
@@ -206,7 +206,7 @@ def check_repeats(engine: str, times: int) -> list[int]:
 def test_all_ranks_decide_alike(
     groups: dict[int, Ranks], size: int, engine: str
 ) -> None:
-    """At every reading; where shards are plain tensors, if told of the other ranks."""
+    """At every reading. Plain tensor shards need `process_group` for this."""
     wrap = fickle_over_all_ranks if engine in PLAIN_SHARDS else fickle
     found = alike(groups[size].run(check_run, engine, wrap, "adam-long", True))
     assert {False, True} <= {row[3] for row in found["rows"]}
@@ -216,7 +216,7 @@ def test_all_ranks_decide_alike(
 def test_where_shards_are_plain_tensors_ranks_must_be_told_of_each_other(
     groups: dict[int, Ranks], engine: str
 ) -> None:
-    """Else each decides for itself: this is what `process_group` is for."""
+    """Without it each rank decides alone: this is what `process_group` is for."""
     found = groups[4].run(check_run, engine, fickle, "adam-long", True)
     assert len({tuple(row[3] for row in rank["rows"]) for rank in found}) > 1
 
@@ -291,7 +291,7 @@ def check_unreduced() -> tuple[float, float, dict[str, Any]]:
 
 
 def test_without_the_sum_over_ranks_they_part(groups: dict[int, Ranks]) -> None:
-    """Even on the same data. What `item()` of a reduced DTensor gives is no better."""
+    """Even with the same data. `item()` of a reduced DTensor does not help."""
     partial_sums, sums, found = zip(*groups[4].run(check_unreduced), strict=True)
     assert len(set(sums)) == 1
     assert len(set(partial_sums)) == 4
@@ -303,7 +303,7 @@ def test_without_the_sum_over_ranks_they_part(groups: dict[int, Ranks]) -> None:
 
 
 def check_scaled(skipped: int, kind: str) -> list[str]:
-    """The readings of 12 updates, one of which an inf on the last rank prevents."""
+    """The readings of 12 updates, and of one that is skipped: one rank has an inf."""
     model, (optimizer,) = build("fsdp2", kind, adaptive)
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     for seed in [*range(1, skipped), 99, *range(skipped, 12 + 1)]:
@@ -325,14 +325,14 @@ def check_scaled(skipped: int, kind: str) -> list[str]:
 def test_an_update_that_one_rank_spoils_is_no_reading(
     groups: dict[int, Ranks], kind: str
 ) -> None:
-    """Before one that is due (8), after one (9): the others are as if it were not."""
+    """Before a due reading (8) and after one (9): the others stay the same."""
     first, second = (alike(groups[2].run(check_scaled, at, kind)) for at in (8, 9))
     assert first == second
     assert len(first) == 5
 
 
 def check_questions(kind: str) -> int:
-    """All-reduces that questions start, after an update that is read."""
+    """All-reduces that questions start, after an update with a reading."""
     model, (optimizer,) = build("fsdp2", kind, adaptive)
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     for _ in range(READS["every"]):
@@ -349,12 +349,12 @@ def check_questions(kind: str) -> int:
 
 @pytest.mark.parametrize("kind", ["adam-long", "adam-fused-long"])
 def test_a_question_is_no_collective(groups: dict[int, Ranks], kind: str) -> None:
-    """So that one rank may ask alone, as for a log."""
+    """So one rank can ask alone, for example for a log."""
     assert alike(groups[2].run(check_questions, kind)) == 0
 
 
 def check_crossed_meshes() -> str:
-    """Two parameters, each on a dimension of its own of a mesh of 2 x 2 ranks."""
+    """Two parameters, each on its own dimension of a mesh of 2 x 2 ranks."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))
     params = [
         nn.Parameter(distribute_tensor(torch.zeros(4), mesh[name], [Shard(0)]))
@@ -366,5 +366,5 @@ def check_crossed_meshes() -> str:
 
 
 def test_meshes_that_cross_are_refused(groups: dict[int, Ranks]) -> None:
-    """A sum over one of them has not all ranks in it: they would not decide alike."""
+    """A sum over one of the two misses some ranks: they would not decide the same."""
     assert groups[4].run(check_crossed_meshes) == ["ValueError"] * 4

@@ -29,12 +29,12 @@ from warmopt import Warmed
 
 pytestmark = [pytest.mark.xdist_group("ranks"), ONE_PROCESS]
 
-SAMPLES = 7  # of a row
-SAVED = 11  # updates: in the middle of the window, and of the fast pace
+SAMPLES = 7  # in a row
+SAVED = 11  # updates: inside the window, and inside the fast pace
 
 
 def progress(training: Training) -> list[Any]:
-    """What decides, as it stands in the groups, and what has been decided."""
+    """What the groups hold to decide with, and what has been decided."""
     (warmed,) = warmed_of(training)
     keys = ("warmup_updates", "warmup_fast", "warmup_settled", "warmup_done")
     groups = [[group[key] for key in keys] for group in warmed.param_groups]
@@ -42,7 +42,7 @@ def progress(training: Training) -> list[Any]:
 
 
 def parted(optimizer: Optimizer) -> Warmed:
-    """Its groups are pools of their own: the second misses the first update."""
+    """Each of its groups is its own pool: the second one misses the first update."""
     warmed = adaptive(optimizer)
     first, second = warmed.param_groups[:2]
     lr = second["lr"]
@@ -57,7 +57,7 @@ def parted(optimizer: Optimizer) -> Warmed:
 def check_rest(
     engine: str, kind: str, wrap: Wrap, *stored: Any
 ) -> tuple[list[Any], list[Any]]:
-    """The progress from loading on (or all of it), and the readings."""
+    """The progress from loading on (or from the start), and the readings."""
     args = engine, kind, wrap
     training = load(*args, *stored) if stored else build(*args)
     first = SAVED if stored else 0

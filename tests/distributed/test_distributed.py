@@ -1,6 +1,6 @@
 """Warmup in real process groups: every engine, at every update.
 
-What begins with `check_` runs on all ranks.
+Functions named `check_` run on all ranks.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ TWINS = [
 def test_every_rank_is_bit_equal_to_its_hand_scaled_twin(
     groups: dict[int, Ranks], size: int, engine: str, kind: str
 ) -> None:
-    """And has the factors of all others, and its LRs back at base, at every update."""
+    """At every update it also knows the factors of all others, and the LRs are back."""
     groups[size].run(check_twin, engine, kind)
 
 
@@ -112,5 +112,5 @@ def check_scaler(kind: str) -> None:
 def test_an_update_that_one_rank_spoils_is_counted_by_none(
     groups: dict[int, Ranks], size: int, kind: str
 ) -> None:
-    """GradScaler skips it on all ranks for an inf in the shard of one."""
+    """GradScaler skips it on all ranks if one shard holds an inf."""
     groups[size].run(check_scaler, kind)

@@ -1,7 +1,7 @@
 """Checkpoints of a warmup in real process groups, loaded by another number of ranks.
 
-What begins with `check_` runs on all ranks, as the functions of checkpoint_files.py do;
-the tests compare what it returns.
+Functions named `check_` run on all ranks, and so do those in checkpoint_files.py. The
+tests compare what they return.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from warmopt import Warmed
 
 pytestmark = [pytest.mark.xdist_group("ranks"), ONE_PROCESS]
 
-STEPS = 4  # updates of the warmup
+STEPS = 4  # length of the warmup
 SAVED, LAST = 2, 6
 
 warm: Wrap = partial(Warmed, steps=STEPS)
 
 
 def check_resume(*loading: Any) -> list[Any]:
-    """The parameters after each update that follows."""
+    """The parameters after each of the next updates."""
     training, seen = load(*loading), []
     for update in range(SAVED + 1, LAST + 1):
         train(training, update)
@@ -49,9 +49,10 @@ def check_resume(*loading: Any) -> list[Any]:
 
 
 def by_hand(kind: str, updates: list[int]) -> list[Any]:
-    """The same, of a bare optimizer on one process, its LR set by hand.
+    """The same with a bare optimizer in one process; the LR is set by hand.
 
-    `updates` says for each which one of the warmup it is; one past it has factor 1.
+    `updates` gives the number that each update has in the warmup. After the warmup, the
+    factor is 1.
     """
     model, (optimizer,) = build("one-process", kind, bare)
     seen = []
@@ -91,7 +92,7 @@ def test_a_checkpoint_resumes_on_another_number_of_ranks(
     kind: str,
     form: str,
 ) -> None:
-    """Bit-equal to the uninterrupted run, from the middle of the warmup."""
+    """Bit-equal to a run that was not interrupted, from the middle of the warmup on."""
     args = (engine, kind, warm, form, tmp_path)
     run(groups, saved, save, *args, SAVED)
     seen = run(groups, loaded, check_resume, *args)
@@ -106,7 +107,7 @@ def test_a_checkpoint_resumes_on_another_number_of_ranks(
 def test_a_bare_optimizer_loads_a_warmed_checkpoint(
     groups: dict[int, Ranks], tmp_path: Path, saved: int, loaded: int, form: str
 ) -> None:
-    """And goes on at the full LR."""
+    """It continues at the full LR."""
     run(groups, saved, save, "fsdp2", "adam", warm, form, tmp_path, SAVED)
     seen = run(groups, loaded, check_resume, "fsdp2", "adam", bare, form, tmp_path)
     assert seen == by_hand("adam", [1, 2, STEPS, STEPS, STEPS, STEPS])
@@ -122,7 +123,7 @@ def check_resume_partly(*loading: Any) -> list[Any]:
 def test_a_bare_checkpoint_loads_and_the_warmup_begins(
     groups: dict[int, Ranks], tmp_path: Path, saved: int, loaded: int, form: str
 ) -> None:
-    """Where torch is asked to leave alone what the files lack."""
+    """torch is told to keep what the files do not have."""
     run(groups, saved, save, "fsdp2", "adam", bare, form, tmp_path, SAVED)
     args = ("fsdp2", "adam", warm, form, tmp_path)
     seen = run(groups, loaded, check_resume_partly, *args)
@@ -134,7 +135,7 @@ def scheduled(optimizer: Optimizer) -> Optimizer:
     return optimizer
 
 
-# Torch's own rule for keys of a group: those of a scheduler meet the same.
+# This is torch's own rule for group keys: the keys of a scheduler meet it too.
 KEYS = pytest.mark.parametrize(
     ("wrap", "key"),
     [(scheduled, "initial_lr"), (warm, "warmup_updates")],

@@ -1,4 +1,4 @@
-"""The process groups that other tests run in: what a failing rank does to them."""
+"""The process groups that other tests use: what happens when a rank fails."""
 
 from __future__ import annotations
 

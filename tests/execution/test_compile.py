@@ -1,4 +1,4 @@
-"""`torch.compile` of the step, of the wrapped step, and of a whole training step."""
+"""`torch.compile` of our step, of the wrapped step, and of a whole training step."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests.support.optimizers import assert_same, snapshot
 from tests.support.reference import lrs, stepped_at
 from warmopt import Warmed
 
-# What dynamo imports at its first compilation warns of itself.
+# What dynamo imports at its first compilation gives warnings.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
-STEPS, UPDATES = 12, 20  # more than dynamo's limit of 8 recompilations
+STEPS, UPDATES = 12, 20  # more than dynamo's limit of 8
 
 SGD = partial(torch.optim.SGD, momentum=0.9)
 AdamW, RMSprop = torch.optim.AdamW, torch.optim.RMSprop
@@ -30,7 +30,7 @@ FLOAT = {
     "adamw-fused": partial(AdamW, fused=True),
     "rmsprop-foreach": partial(RMSprop, eps=0.1, foreach=True),
 }
-TENSOR = {  # Adam's foreach path takes none on a CPU
+TENSOR = {  # on a CPU, Adam's foreach path takes no tensor
     "sgd-foreach": partial(SGD, foreach=True),
     "adamw-loop": partial(AdamW, foreach=False),
     "adamw-fused": partial(AdamW, fused=True),
@@ -84,7 +84,7 @@ def hand_scaled(case: str) -> list[Any]:
 @pytest.mark.parametrize("what", ["step", "wrapped_step", "training_step"])
 @pytest.mark.parametrize("case", CASES)
 def test_a_compiled_step_is_the_eager_one(case: str, what: str) -> None:
-    """While a float LR ramps nothing is compiled; a tensor LR is compiled once."""
+    """While a float LR ramps, nothing is compiled. A tensor LR is compiled once."""
     expected = hand_scaled(case)
     make, lr = CASES[case]
     training = Training(make, lr())

@@ -46,7 +46,7 @@ def test_every_update_on_cuda_is_that_of_a_hand_scaled_loop(row: Row) -> None:
 
 
 def _trained(lr: torch.Tensor, updates: int, graph: bool) -> tuple[Warmed, list]:
-    """AdamW on a fixed gradient; captured at the third update, if a graph is asked."""
+    """AdamW on a fixed gradient; with `graph`, captured at the third update."""
     torch.manual_seed(0)
     params = [torch.nn.Parameter(torch.randn(64, 64, device="cuda")) for _ in range(2)]
     optimizer = torch.optim.AdamW(params, lr=lr, capturable=True)
@@ -145,7 +145,7 @@ def _adaptive(name: str, **options: Any) -> tuple[Warmed, list[torch.nn.Paramete
 
 @pytest.mark.parametrize("name", [name for name in READ if name != "adafactor"])
 def test_an_adaptive_step_never_waits_for_the_device(name: str) -> None:
-    """Neither where it reads, nor where it judges; Adafactor syncs by itself."""
+    """Not where it reads and not where it judges. Adafactor itself does wait."""
     warmed, _ = _adaptive(name)
     warmed.step()  # makes the state
     with no_syncs():
@@ -164,7 +164,7 @@ def test_an_adaptive_warmup_on_cuda_ends_early(name: str) -> None:
 
 
 def test_a_reading_launches_few_kernels() -> None:
-    """More than a step without one: of 9 tensors as of 1, gathered by one `cat`."""
+    """The kernels that a reading adds: 9 tensors need as many as 1, thanks to `cat`."""
 
     def kernels(warmed: Warmed) -> int:
         activities = [torch.profiler.ProfilerActivity.CUDA]

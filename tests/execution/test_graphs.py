@@ -1,7 +1,7 @@
 """CUDA graphs without CUDA: a stand-in records a step's operators and repeats them.
 
-Like a captured graph, it works on the memory of the capture and runs no Python; and it
-fails where the step reads a value on the host. The real thing is in test_cuda.py.
+Like a captured graph, it works on the memory of the capture and runs no Python. It
+fails if the step reads a value on the host. The real thing is in test_cuda.py.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HOST_READS = ("aten::_local_scalar_dense", "aten::equal", "aten::is_nonzero")
 
 
 class StandInGraph(TorchDispatchMode):
-    """Records operators with the tensors that they were given."""
+    """Records operators together with the tensors that they were given."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class StandInGraph(TorchDispatchMode):
 
 @pytest.fixture
 def capturing(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
-    """Whether a capture is going on, as `Warmed` is told; Adam then takes a CPU."""
+    """Whether a capture is running, as `Warmed` sees it. Adam then accepts a CPU."""
     now = {"capturing": False}
     monkeypatch.setattr("warmopt._update.plan.may_capture", lambda: True)
     monkeypatch.setattr("warmopt.warmed.is_capturing", lambda: now["capturing"])
@@ -194,12 +194,14 @@ def test_what_a_graph_would_freeze_is_refused(
 def test_a_group_that_is_not_yet_ready_to_be_captured_is_refused(
     device: str, named: str, capturing: dict[str, bool]
 ) -> None:
-    """Added since the last step, or with a parameter where the LR is not."""
+    """It was added after the last step, or its parameter is not on the device of
+    the LR.
+    """
     warmed = Warmed(torch.optim.SGD(parameters(), torch.tensor(0.1)), steps=4)
     late = [Parameter(torch.zeros(1)), Parameter(torch.zeros(1, device=device))]
     warmed.wrapped.add_param_group({"params": late})
     if device == "meta":
-        assert warmed.factors == [0.25, 0.25]  # which makes it known
+        assert warmed.factors == [0.25, 0.25]  # now it is known
     capturing["capturing"] = True
     with pytest.raises(RuntimeError, match=f"captured in a CUDA graph, got {named}"):
         warmed.step()
@@ -218,7 +220,7 @@ def test_a_float_lr_is_captured_when_the_warmup_is_done(
 def test_eager_steps_at_a_tensor_lr_read_nothing_on_the_host(
     capturing: dict[str, bool],
 ) -> None:
-    """But for one look, when the warmup may be over."""
+    """Except for one look, when the warmup may be over."""
     params = parameters()
     warmed = Warmed(build("adamw-loop", params), steps=6)
     warmed.step()

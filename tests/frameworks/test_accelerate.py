@@ -1,4 +1,4 @@
-"""accelerate, the real one, around a warmed optimizer; also in two processes."""
+"""The real accelerate around a warmed optimizer; also in two processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.processes import run_python
 from tests.support.twins import LR, decay, factor, used_lrs
 from warmopt import Trace, Warmed
 
-pytestmark = pytest.mark.xdist_group("transformers")  # which imports it too
+pytestmark = pytest.mark.xdist_group("transformers")  # it is imported there too
 
 BATCHES = 8
 
@@ -90,9 +90,9 @@ def test_state_saved_in_mid_warmup_goes_on_bit_equal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_update_that_the_scaler_skips_is_not_counted(fused: bool) -> None:
-    """accelerate makes a scaler for a GPU only, but takes one.
+    """accelerate makes a scaler only for a GPU, but it accepts one.
 
-    Where a fused kernel skips, it does not see it, and moves the schedule on.
+    If a fused kernel skips, accelerate does not see it, and moves the schedule on.
     """
     runner = accelerator()
     runner.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
@@ -107,7 +107,7 @@ def test_update_that_the_scaler_skips_is_not_counted(fused: bool) -> None:
 
 
 def in_two_processes(report: Callable[[], None]) -> str:
-    """What a function of this module prints, run in both."""
+    """What a function of this module prints when both processes run it."""
     name = report.__name__
     return run_python(
         "import torch; torch.set_num_threads(1)\n"
@@ -118,7 +118,7 @@ def in_two_processes(report: Callable[[], None]) -> str:
 
 
 def report() -> None:
-    """What each of the processes does: the first prints the LRs that all stepped at."""
+    """What each process does: the first one prints the LRs of all."""
     from accelerate import Accelerator
     from accelerate.utils import gather_object
 
@@ -131,20 +131,20 @@ def report() -> None:
 
 
 def test_two_processes_do_not_warm_twice_as_fast() -> None:
-    """accelerate moves the scheduler twice an update then, and its warmup with it."""
+    """accelerate then moves the scheduler, and any warmup in it, twice per update."""
     printed = in_two_processes(report)
     expected = [LR * decay(2 * update) * factor(update) for update in range(BATCHES)]
     assert json.loads(printed) == [expected, expected]
 
 
 def report_sharded() -> None:
-    """The same with FSDP2, in adaptive mode; the first prints what all read and did."""
+    """The same with FSDP2 in adaptive mode; the first prints what all read and did."""
     from accelerate import Accelerator, FullyShardedDataParallelPlugin
     from accelerate.utils import DistributedType, gather_object
 
     plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="no_wrap")
     runner = Accelerator(cpu=True, fsdp_plugin=plugin)
-    # By itself it would shard on a GPU only.
+    # By default it would only shard on a GPU.
     runner.state.distributed_type = DistributedType.FSDP
     runner.state.fsdp_plugin = plugin
     torch.manual_seed(0)

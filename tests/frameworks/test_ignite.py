@@ -1,4 +1,4 @@
-"""The trainer and the checkpoints of ignite, the real ones."""
+"""The real trainer and checkpoints of ignite."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.filterwarnings(r"ignore:`torch\.jit\..* is deprecated"),  # by ignite
 ]
 
-BATCHES = 3  # an epoch
+BATCHES = 3  # per epoch
 
 
 def begin(by_hand: bool = False, accumulation: int = 1) -> tuple[dict[str, Any], list]:

@@ -1,4 +1,4 @@
-"""Lightning's Trainer and Fabric, the real ones, around a warmed optimizer."""
+"""The real Trainer and Fabric of Lightning around a warmed optimizer."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ BATCHES = 8
 
 @functools.cache
 def module_class() -> type:
-    """Lightning takes seconds to import: not before it is used."""
+    """Lightning takes seconds to import, so we import it only when it is used."""
     from lightning.pytorch import LightningModule
 
     class Net(LightningModule):
-        """Notes the LR that a training step sees: it runs inside the closure."""
+        """Notes the LR that a training step sees, which runs inside the closure."""
 
         def __init__(self, by_hand: bool = False, manual: bool = False) -> None:
             super().__init__()
@@ -103,13 +103,13 @@ def test_trainer_warms_by_real_updates_as_a_schedule_by_hand(
 
 
 def test_training_step_sees_the_base_lr() -> None:
-    """It runs inside the closure, so inside the step of the optimizer."""
+    """The training step runs inside the closure, so inside the optimizer's step."""
     fit(net := module_class()())
     assert net.seen == [LR * decay(update) for update in range(BATCHES)]
 
 
 def test_update_that_16_mixed_skips_is_not_counted() -> None:
-    """On a CPU Lightning offers it to those who bring the plugin."""
+    """On a CPU, Lightning allows this only with a plugin that you pass."""
     from lightning.pytorch.plugins import MixedPrecision
 
     class Net(module_class()):
@@ -151,7 +151,7 @@ def test_run_resumed_in_mid_warmup_goes_on_bit_equal(tmp_path: Path) -> None:
 
 
 def logged(folder: Path, net: Any, *monitors: Any, every: int) -> dict[str, list]:
-    """Columns of the file that Lightning's CSVLogger writes."""
+    """The columns of the file that Lightning's CSVLogger writes."""
     from lightning.pytorch.loggers import CSVLogger
 
     logger = CSVLogger(folder)
@@ -162,7 +162,7 @@ def logged(folder: Path, net: Any, *monitors: Any, every: int) -> dict[str, list
 
 
 def test_effective_lr_is_logged_beside_the_base_lr(tmp_path: Path) -> None:
-    """At the steps of Lightning's monitor, which names it after the wrapper."""
+    """At the steps of Lightning's own monitor, which uses the name of the wrapper."""
     from lightning.pytorch.callbacks import LearningRateMonitor
 
     from warmopt.lightning import EffectiveLRMonitor

@@ -1,4 +1,4 @@
-"""The Trainer of transformers, the real one, with a tiny model of random weights."""
+"""The real Trainer of transformers, with a tiny model of random weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UPDATES = 6
 def trainer(
     folder: Path, by_hand: bool = False, callbacks: Any = (), **options: Any
 ) -> tuple[Any, list[float]]:
-    """The Trainer of a model built anew, and the LRs that the inner step sees."""
+    """The Trainer of a new model, and the LRs that the inner step sees."""
     from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
     torch.manual_seed(0)
@@ -84,7 +84,7 @@ def test_run_resumed_in_mid_warmup_goes_on_bit_equal(tmp_path: Path) -> None:
 def test_effective_lr_is_logged_beside_the_base_lr(
     by_hand: bool, tmp_path: Path
 ) -> None:
-    """In the history, and by every logger that comes after the callback."""
+    """In the history, and in every logger that comes after the callback."""
     from transformers import TrainerCallback
 
     from warmopt.transformers import EffectiveLRCallback

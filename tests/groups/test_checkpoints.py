@@ -1,4 +1,4 @@
-"""Checkpoints: killed runs resume, broken files are refused, and change nothing."""
+"""Checkpoints: killed runs resume; broken files are refused and change nothing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ UPDATES = 12
 
 
 def train(folder: Path, every: int, kill_at: int) -> None:
-    """Trains to the end from the last checkpoint, if it is not killed before."""
+    """Trains from the last checkpoint to the end, or until it is killed."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
@@ -52,7 +52,7 @@ def train(folder: Path, every: int, kill_at: int) -> None:
         for name, part in parts.items():
             part.load_state_dict(saved[name])
 
-    calls = itertools.count(1)  # every call and return of a function, torch's too
+    calls = itertools.count(1)  # of every function, torch's too
     sys.setprofile(
         lambda *_: next(calls) == kill_at and os.kill(os.getpid(), signal.SIGKILL)
     )
@@ -72,7 +72,7 @@ def train(folder: Path, every: int, kill_at: int) -> None:
 
 
 def run(folder: Path, every: int, kill_at: int = 0) -> int | None:
-    """Exit code of a process that trains; it is forked from one that has torch."""
+    """The exit code of a process that trains. It is forked from one that has torch."""
     process = FORKS.Process(target=train, args=(folder, every, kill_at))
     process.start()
     process.join()
@@ -83,7 +83,9 @@ def run(folder: Path, every: int, kill_at: int = 0) -> int | None:
 def test_a_run_killed_anywhere_and_resumed_ends_bit_equal(
     points: int, tmp_path: Path
 ) -> None:
-    """By SIGKILL at a random call: in a step, scaled; in a file, half written."""
+    """SIGKILL at a random call: in a step with a scaled LR, or in a half-written
+    file.
+    """
     calls, at = {}, set()
     for every in (1, 3):
         (whole := tmp_path / f"every {every}").mkdir()
@@ -94,7 +96,7 @@ def test_a_run_killed_anywhere_and_resumed_ends_bit_equal(
         draw = random.Random(seed)
         every = draw.choice([1, 3])
         kill_at = draw.randrange(1, calls[every])
-        print(f"{seed=}: {every=}, {kill_at=} of {calls[every]}")  # seen on failure
+        print(f"{seed=}: {every=}, {kill_at=} of {calls[every]}")  # shown on failure
         (folder := tmp_path / str(seed)).mkdir()
         assert run(folder, every, kill_at) == -signal.SIGKILL
         file = folder / "checkpoint.pt"
@@ -124,7 +126,7 @@ def started(
 
 
 def leaves(value: Any) -> set[type]:
-    """Types of all that is in it; a set of dicts, lists, tuples and leaves."""
+    """The types of everything in it: dicts, lists, tuples and leaves."""
     if type(value) is dict:
         inside = [*value.keys(), *value.values()]
     else:
@@ -133,7 +135,7 @@ def leaves(value: Any) -> set[type]:
 
 
 def globals_of(state: dict[str, Any], file: Path) -> set[str]:
-    """What unpickling the file would import: all that could be executed."""
+    """What unpickling the file would import, so everything that it could execute."""
     torch.save(state, file)
     with zipfile.ZipFile(file) as archive:
         name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
@@ -167,7 +169,7 @@ def test_a_file_holds_plain_values_and_nothing_to_execute(
 
 
 def test_the_warmup_outlasts_a_run_without_it() -> None:
-    """Warmed, then bare, then warmed again: it goes on where it stood."""
+    """Warmed, then bare, then warmed again: the warmup continues where it was."""
     bare, params = started(wrap=False)
     bare.load_state_dict(started()[0].state_dict())
     ROW.step(bare, params, 3)
@@ -199,7 +201,9 @@ def test_a_state_of_which_one_group_is_bare_moves_the_other() -> None:
 def test_a_state_that_lacks_some_of_our_keys_resumes_by_its_count(
     lacks: list[str], updates: int
 ) -> None:
-    """As one that was saved before warmopt had them; whatever the live count."""
+    """As in a state from before warmopt had these keys. The live count does not
+    matter.
+    """
     old, params = started()
     for update in range(3, updates + 1):
         ROW.step(old, params, update)
@@ -218,7 +222,7 @@ def test_a_state_that_lacks_some_of_our_keys_resumes_by_its_count(
 @pytest.mark.parametrize("loader", ["warmed", "wrapped"])
 @pytest.mark.parametrize("hooked", ["warmed", "wrapped", "wrapped_before"])
 def test_each_state_dict_hook_runs_once(hooked: str, loader: str) -> None:
-    """On the wrapped optimizer, whichever of the two was hooked, and when."""
+    """It runs on the wrapped optimizer, no matter which one was hooked, or when."""
     calls: list[tuple[str, Optimizer]] = []
 
     def hook(target: Optimizer) -> None:
@@ -248,7 +252,7 @@ def test_each_state_dict_hook_runs_once(hooked: str, loader: str) -> None:
 # --- broken states ----------------------------------------------------------------
 
 State = dict[str, Any]
-Place = tuple[Any, ...]  # keys from the outside in
+Place = tuple[Any, ...]  # keys from the outside to the inside
 DELETE = ...
 
 
@@ -265,7 +269,7 @@ def changed(state: State, place: Place, value: Any) -> None:
 
 
 def everything(optimizer: Optimizer, params: list[Parameter]) -> list[Any]:
-    """All that loading may change."""
+    """Everything that loading may change."""
     number = {id(param): index for index, param in enumerate(params)}
     groups = [
         {**group, "params": [number[id(param)] for param in group["params"]]}
@@ -286,13 +290,14 @@ def raised(function: Callable[[], Any]) -> Exception | None:
 def loaded(
     state: State, **as_built: Any
 ) -> tuple[Exception | None, bool, Exception | None, Any]:
-    """Loads and steps: error of the load, whether all was left as it was; error of the
-    step, and the optimizer."""
+    """Loads and steps. Returns the error of the load, whether everything stayed the
+    same, the error of the step, and the optimizer.
+    """
     optimizer, params = started(**as_built)
     expected, expected_params = started(**as_built)
     given = copy.deepcopy(state)
     error = raised(lambda: optimizer.load_state_dict(state))
-    assert_same(given, state)  # it is the caller's
+    assert_same(given, state)  # it belongs to the caller
     same = not raised(
         lambda: assert_same(
             everything(expected, expected_params), everything(optimizer, params)
@@ -312,8 +317,8 @@ GROUP = (*GROUPS, 1)
 COUNT = (*GROUP, "warmup_updates")
 MINE = "of param group 1 of the loaded state must be"
 
-# Place, what is put there, error, and its words, which are torch's where torch refuses
-# it too. What one value may be is in test_errors.py.
+# Place, the value to put there, the error and its text. Where torch refuses it too, the
+# text is torch's. What one value may be is tested in test_errors.py.
 BROKEN: list[tuple[Place, Any, type[Exception], str]] = [
     (
         COUNT,
@@ -363,7 +368,9 @@ BROKEN: list[tuple[Place, Any, type[Exception], str]] = [
 def test_a_broken_state_is_refused_and_changes_nothing(
     place: Place, value: Any, kind: type[Exception], words: str
 ) -> None:
-    """Bit-equal parameters, state, groups and warmup, now and an update later."""
+    """Parameters, state, groups and warmup are bit-equal, now and after one more
+    update.
+    """
     state = copy.deepcopy(started()[0].state_dict())
     changed(state, place, value)
     error, same, failed, _ = loaded(state)
@@ -384,8 +391,8 @@ def test_a_length_or_start_beyond_all_floats_is_refused_by_its_name(key: str) ->
 
 
 MOST = 2**53
-BIG = 1e30  # times an LR, a float32 holds it
-WINDOWS = st.builds(  # of the right size and of others, of any type
+BIG = 1e30  # times an LR, it still fits in float32
+WINDOWS = st.builds(  # right and wrong sizes, any type
     torch.full,
     st.sampled_from([(256,), (5,), (4, 64), (0,), ()]),
     st.sampled_from([0, 1, -1, math.nan, math.inf]),
@@ -435,7 +442,7 @@ def test_whatever_is_loaded_is_refused_whole_or_steps_as_the_bare_one_does(
     for place, value in changes:
         raised(partial(changed, state, place, value))  # its place may be gone
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what junk does in torch
+        warnings.simplefilter("ignore")  # about what junk does in torch
         bare_error, bare_same, bare_failed, _ = loaded(
             copy.deepcopy(state), wrap=False, row=row
         )

@@ -1,4 +1,4 @@
-"""Copies, pickles and handles of a wrapper, and what stays when it is gone."""
+"""Copies, pickles and handles of a wrapper, and what is left when it is gone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_copy_goes_on_alone_from_the_same_point(clone, mode) -> None:
     param, optimizer = sgd()
     warmed = Warmed(optimizer, steps=4, mode=mode)
     torch.optim.lr_scheduler.ExponentialLR(warmed, 0.5)
-    torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)  # patches optimizer.step
+    torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)  # it patches optimizer.step
     warmed.step()
     other = clone(warmed)
     assert other.factors == warmed.factors
@@ -53,7 +53,7 @@ class KeepsAll(torch.optim.SGD):
 
 
 def test_a_pickled_or_copied_wrapped_optimizer_is_rid_of_our_hooks() -> None:
-    """Also in a class that keeps all its attributes."""
+    """Also for a class that keeps all its attributes."""
     warmed = Warmed(KeepsAll([Parameter(torch.zeros(1))], lr=1.0), steps=4)
     warmed.step()
     other = pickle.loads(pickle.dumps(warmed.wrapped))
@@ -80,7 +80,9 @@ def test_a_framework_handle_that_copies_our_attributes_stays_in_step() -> None:
 
 
 def test_an_abandoned_wrapper_does_not_act() -> None:
-    """Its hooks on the wrapped optimizer hold it weakly, and no cycle keeps it."""
+    """Its hooks on the wrapped optimizer hold it weakly, and no cycle keeps it
+    alive.
+    """
     _, optimizer = sgd()
     first = Warmed(optimizer, steps=4, mode="cosine")
     gone = weakref.ref(first)

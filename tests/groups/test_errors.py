@@ -1,4 +1,4 @@
-"""Every wrong argument: type and text of the error, and nothing changed by it."""
+"""Every wrong argument: the type and text of the error, and nothing changes."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def test_a_wrong_argument_is_refused(
 def test_a_wrong_group_is_refused(
     group: dict[str, Any], kind: type[Exception], message: str
 ) -> None:
-    """When it is there at the start, and when it comes later: it is not added then."""
+    """At the start and when it is added later. A refused group is not added."""
     late = {"params": [Parameter(torch.zeros(1))], **group}
     optimizer = adam()
     optimizer.add_param_group(dict(late))
@@ -247,7 +247,7 @@ def test_a_wrong_group_is_refused(
     assert str(refused.value) == message
     assert len(warmed.param_groups) == 1
 
-    if "lr" not in group:  # added behind our back, it is refused before it is scaled
+    if "lr" not in group:  # put in by hand: refused before scaling
         warmed.wrapped.add_param_group(dict(late))
         with pytest.raises(kind):
             warmed.step()
@@ -330,7 +330,7 @@ def test_a_momentum_start_needs_a_momentum(
 
 
 def test_a_factor_that_fails_on_the_way_stops_the_step_and_nothing_else() -> None:
-    """Also where a group before it was scaled already."""
+    """Also if a group before it has already been scaled."""
     params = [Parameter(torch.zeros(1)) for _ in range(2)]
     groups = [{"params": [param]} for param in params]
     warmed = Warmed(torch.optim.SGD(groups, lr=1.0), steps=10, mode=nan_at_two)

@@ -1,4 +1,4 @@
-"""The schedulers of transformers, timm and ignite compose like torch's."""
+"""The schedulers of transformers, timm and ignite work together with a warmup."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from warmopt import Warmed
 
 pytestmark = [
     pytest.mark.xdist_group("transformers"),
-    # What timm and ignite call in torch, and what timm is going to drop.
+    # What timm and ignite call in torch, and what timm will drop.
     pytest.mark.filterwarnings(r"ignore:`torch\.jit\..* is deprecated"),
     pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step"),
     pytest.mark.filterwarnings("ignore:PlateauLRScheduler is deprecated"),

@@ -1,4 +1,4 @@
-"""Each group warms on its own clock, by its own length and start."""
+"""Each group warms on its own clock, with its own length and start."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_group_is_frozen_when_all_of_it_is() -> None:
 
 
 def test_a_group_without_gradients_is_counted_all_the_same() -> None:
-    """Whether a gradient is there differs between ranks, so it must not matter."""
+    """Some ranks may have a gradient and others not, so this must not matter."""
     warmed = SGD.wrap(SGD.params(), steps=4)
     warmed.step()
     assert warmed.factors == [0.5]
@@ -78,7 +78,7 @@ def equal_groups(number: int) -> Warmed:
 
 
 def test_a_group_replaced_by_its_copy_goes_on() -> None:
-    """One alone, which only a look at each group can see."""
+    """Only one group is replaced, so a look at each group is needed to see it."""
     warmed = equal_groups(2)
     warmed.step()
     warmed.param_groups[1] = dict(warmed.param_groups[1])
@@ -100,7 +100,7 @@ def test_a_group_set_further_on_by_hand_is_done_and_no_other() -> None:
 
 
 def test_a_group_has_its_own_length_and_start() -> None:
-    """Some of them the same, beside each other and not."""
+    """Some groups have the same options, next to each other or not."""
     options = [
         {},
         {"warmup_steps": 2},
@@ -164,7 +164,7 @@ def test_the_untuned_modes_take_their_length_from_each_groups_beta2() -> None:
 
 
 def test_a_group_copied_from_another_counts_for_itself() -> None:
-    """A tensor LR has a count that is a tensor, which the copy must not share."""
+    """The count of a tensor LR is a tensor, which the copy must not share."""
     param = Parameter(torch.zeros(1))
     param.grad = torch.ones(1)
     warmed = Warmed(torch.optim.SGD([param], lr=torch.tensor(1.0)), steps=100)

@@ -1,4 +1,4 @@
-"""`rewarm` begins the warmup anew."""
+"""`rewarm` starts the warmup again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_rewarm_of_no_length_ends_a_warmup_of_an_untuned_mode() -> None:
     warmed = Warmed(optimizer, mode="untuned_linear")
     warmed.rewarm(0)
     assert warmed.done
-    warmed.rewarm()  # the length is that of the mode again
+    warmed.rewarm()  # the mode chooses the length again
     assert warmed.factors == [1 / 2000]
 
 
@@ -50,7 +50,7 @@ def test_the_shortest_lengths_are_saved_and_loaded(steps: int) -> None:
 
 def test_rewarm_starts_a_warmup_where_there_was_none() -> None:
     warmed = Warmed(sgd()[1], steps=0)
-    warmed.rewarm()  # of no length
+    warmed.rewarm()  # its length is 0
     assert "warmup_updates" not in warmed.param_groups[0]
     warmed.rewarm(steps=4)
     assert effective(warmed, 2) == [0.25, 0.5]

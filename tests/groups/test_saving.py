@@ -1,4 +1,4 @@
-"""A warmup saved and loaded: with what, and where, it goes on."""
+"""A warmup is saved and loaded: with which optimizer, and where it continues."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SGD = ROWS["sgd-loop"]
 def test_a_run_saved_and_loaded_goes_on_bit_equal(
     row: Row, cut: int, loader: str, tmp_path: Path
 ) -> None:
-    """Through a file read with weights_only=True, into a fresh optimizer."""
+    """Through a file that is read with weights_only=True, into a new optimizer."""
     params, expected_params = row.params(), row.params()
     warmed = row.wrap(params, steps=5)
     expected = row.wrap(expected_params, steps=5)
@@ -46,7 +46,7 @@ def test_a_run_saved_and_loaded_goes_on_bit_equal(
 
 @pytest.mark.parametrize("flatten", [False, True])
 def test_a_distributed_checkpoint_resumes_warmup_and_rewarm(flatten: bool) -> None:
-    """Its flattened form reads only keys that are in the live groups."""
+    """Its flattened form reads only keys that the live groups have."""
     options = dcp.StateDictOptions(flatten_optimizer_state_dict=flatten)
 
     def new() -> tuple[torch.nn.Module, Warmed]:
@@ -66,7 +66,7 @@ def test_a_distributed_checkpoint_resumes_warmup_and_rewarm(flatten: bool) -> No
 
 
 def test_a_checkpoint_loaded_before_wrapping_resumes_as_well() -> None:
-    """Resuming has no order."""
+    """You can load before or after wrapping."""
     params = SGD.params()
     warmed = SGD.wrap(params, steps=4)
     SGD.step(warmed, params, 1)
@@ -76,7 +76,7 @@ def test_a_checkpoint_loaded_before_wrapping_resumes_as_well() -> None:
 
 
 def test_a_warmed_checkpoint_loads_into_the_bare_optimizer(row: Row) -> None:
-    """Which goes on at the base LR, the keys of the warmup inert."""
+    """It continues at the base LR and ignores the keys of the warmup."""
     params, expected_params = row.params(), row.params()
     warmed, bare = row.wrap(params, steps=4), row.build(params)
     expected = row.build(expected_params)
@@ -127,7 +127,7 @@ def test_the_length_in_the_code_holds_over_the_one_of_the_saved_run(
 
 
 def test_a_warmup_once_over_stays_over() -> None:
-    """Also when it is loaded by code that asks for a longer one."""
+    """Also if the code that loads it asks for a longer one."""
     params = SGD.params()
     warmed = SGD.wrap(params, steps=1)
     SGD.step(warmed, params, 1)
@@ -138,7 +138,7 @@ def test_a_warmup_once_over_stays_over() -> None:
 
 
 class OwnLoading(torch.optim.SGD):
-    """Loads by itself and runs no hooks, as bitsandbytes does."""
+    """Loads in its own way and runs no hooks, like bitsandbytes."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         saved = copy.deepcopy(state_dict["param_groups"])

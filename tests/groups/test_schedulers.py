@@ -1,4 +1,4 @@
-"""Every torch LR scheduler composes by multiplication, whatever it is attached to."""
+"""Every torch LR scheduler multiplies with the warmup, whatever it is attached to."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_table_has_every_scheduler_of_torch() -> None:
 
 
 def bare(tensor_lr: bool) -> Optimizer:
-    """Momentum, so that the cyclic schedules have something to move."""
+    """An optimizer with momentum, so that the cyclic schedules can move it."""
     params = [Parameter(torch.zeros(1)) for _ in range(2)]
     for param in params:
         param.grad = torch.ones(1)
@@ -75,13 +75,15 @@ def bare(tensor_lr: bool) -> Optimizer:
 
 
 def curve(optimizer: Optimizer, scheduler: Any, every: int, watched: Optimizer) -> list:
-    """LRs and betas that `watched` steps at; the scheduler steps every so often."""
+    """LRs and betas at the steps of `watched`; the scheduler steps every `every`
+    updates.
+    """
     seen = watch(watched, lambda inner: [lrs(inner), inner.param_groups[0]["betas"]])
     for update in range(1, UPDATES + 1):
         optimizer.step()
         if update % every == 0:
             if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
-                scheduler.step(1.0)  # never better, so it fires, in the warmup too
+                scheduler.step(1.0)  # never better, so it acts, in the warmup too
             else:
                 scheduler.step()
     return seen
@@ -94,7 +96,7 @@ def curve(optimizer: Optimizer, scheduler: Any, every: int, watched: Optimizer) 
 def test_effective_lr_is_the_schedules_times_the_factor(
     name: str, attached: str, every: int, tensor_lr: bool
 ) -> None:
-    tolerance = 1e-6 if tensor_lr else 0.0  # the product is then rounded to float32
+    tolerance = 1e-6 if tensor_lr else 0.0  # the product is rounded to float32
     optimizer = bare(tensor_lr)
     expected = curve(optimizer, SCHEDULERS[name](optimizer), every, optimizer)
 
@@ -170,8 +172,8 @@ def test_a_resumed_scheduler_and_warmup_go_on_in_any_order(
     assert run(20, order) == run(None, ())
 
 
-# After `add_param_group` in mid-run the others of torch raise an error, or leave the
-# new group at its LR, bare or wrapped.
+# If a group is added in mid-run, the other torch schedulers raise an error or leave the
+# new group at its own LR, bare or wrapped.
 TAKE_LATE_GROUPS = (
     *("StepLR", "MultiStepLR", "LinearLR", "ExponentialLR", "PolynomialLR"),
     *("CosineAnnealingLR", "SequentialLR", "ChainedScheduler", "ReduceLROnPlateau"),
@@ -239,8 +241,9 @@ def test_a_momentum_that_is_scheduled_and_warms_up_is_the_product() -> None:
 def test_a_schedule_that_waits_for_the_warmup_begins_right_after_it(
     name: str, steps: int
 ) -> None:
-    """The recipe of the README: its first LR is that of the first update that is not
-    of the warmup; also where the run is saved and resumed before any of its updates."""
+    """The recipe in the README: its first LR is that of the first update after the
+    warmup. Also if the run is saved and resumed before its first update.
+    """
     optimizer = bare(False)
     expected = curve(optimizer, SCHEDULERS[name](optimizer), 1, optimizer)
 

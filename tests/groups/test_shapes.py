@@ -1,4 +1,4 @@
-"""The shapes: closed forms, ends, and what they have in common."""
+"""The shapes: their formulas, their ends, and what all of them share."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def lengths(shape: shapes.Shape) -> st.SearchStrategy[float]:
 @pytest.mark.parametrize("shape", ALL)
 @given(st.data())
 def test_it_rises_from_start_to_one(shape: shapes.Shape, data: st.DataObject) -> None:
-    """Never below start, never above 1, never falling; start at 0, 1 at the end."""
+    """Never falling, never outside start to 1; start at update 0, 1 at the end."""
     steps, start = data.draw(lengths(shape)), data.draw(START)
     end = last_update(shape, steps)
     low = data.draw(st.integers(0, end))
     high = data.draw(st.integers(low, end))
-    ulp = 4e-16  # of the two roundings in start + (1 - start) * x
+    ulp = 4e-16  # two roundings in start + (1 - start) * x
     assert start - ulp <= shape(low, steps, start)
     assert shape(low, steps, start) <= shape(high, steps, start) + ulp
     assert shape(high, steps, start) <= 1.0
@@ -106,7 +106,7 @@ def test_the_default_first_update_is_not_lost() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 100])
 def test_closed_forms(steps: int) -> None:
-    """Each against its formula, written another way."""
+    """Each shape against its formula, written in another way."""
     for t in range(1, steps + 1):
         p = t / steps
         approx = partial(pytest.approx, rel=1e-12)
@@ -136,7 +136,7 @@ def test_staircase_has_equal_plateaus() -> None:
 
 @pytest.mark.parametrize("beta2", [0.98, 0.65])
 def test_rectified_is_radams_rectification(beta2: float) -> None:
-    """Against the formula in RAdam's own terms."""
+    """Against the formula as RAdam writes it."""
     rho_inf = 2 / (1 - beta2) - 1
 
     def rectification(k: int) -> float:

@@ -1,4 +1,4 @@
-"""What is found in one optimizer, what overrides it, and how it is refused."""
+"""What is found in one optimizer, how to override it, and the errors."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_subclass_and_a_wrapper_are_refused_as_well() -> None:
 
 
 class Velocity(Optimizer):
-    """Of a class nobody knows, with a `v` that is not a second moment."""
+    """An unknown class, with a `v` that is not a second moment."""
 
     def __init__(self, params: Any) -> None:
         super().__init__(params, {"lr": 0.1})
@@ -147,7 +147,7 @@ def test_muon_and_adamw_in_one_optimizer() -> None:
 def test_adafactor_factors_matrices_only(
     make: Callable[..., Optimizer], factored: str, plain: str
 ) -> None:
-    """At its first update both hold the squares themselves, here 4."""
+    """At its first update both hold just the squares, which are 4 here."""
     optimizer = make([weight(4, 3), weight(5)])
     with optimizers.quiet():
         step(optimizer, 2.0)
@@ -180,7 +180,9 @@ def test_complex_parts_are_squared_apart() -> None:
 
 
 def test_the_first_moment_comes_with_it() -> None:
-    """Where it is one: LaProp's averages what was divided by the root already."""
+    """Only if it is one: LaProp averages gradients that were already divided by the
+    root.
+    """
     for make, expected in (
         (optim.Adam, "exp_avg"),
         (optim.RMSprop, None),
@@ -239,7 +241,7 @@ def test_wrappers_are_seen_through(name: str) -> None:
 
 
 def test_a_wrapper_whose_first_step_has_no_gradients_is_not_refused() -> None:
-    """Its own state, the slow weights, says nothing of the optimizer inside."""
+    """Its own state, the slow weights, says nothing about the optimizer inside."""
     outer, inner = wrapped("Lookahead")
     with pytest.warns(UserWarning, match="Wrap the inner optimizer"):
         warmed = Warmed(outer, steps=60, mode="adaptive")
@@ -253,7 +255,7 @@ def test_a_wrapper_whose_first_step_has_no_gradients_is_not_refused() -> None:
 
 
 class Adam8bit(optim.Adam):
-    """Keeps the second moment as bytes and a scale, as the quantized ones do."""
+    """Keeps the second moment as bytes and a scale, as quantized optimizers do."""
 
     def step(self, closure: Any = None) -> None:
         for state in self.state.values():
@@ -311,7 +313,7 @@ def test_an_override_by_key_comes_before_the_tables() -> None:
 def test_an_average_that_rounding_stops_is_told(
     dtype: torch.dtype, decay: float, stopped: bool
 ) -> None:
-    """It stands still, far below the square, which is 1."""
+    """It stands still far below the square, which is 1."""
     optimizer = optim.Adam([weight(dtype=dtype)], lr=0.0, betas=(0.9, decay))
     for _ in range(1500):
         step(optimizer)

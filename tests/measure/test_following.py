@@ -1,6 +1,6 @@
-"""What is read follows the optimizer: its state, its groups, its betas, what is frozen.
+"""Readings follow the optimizer: its state, groups and betas, and what is frozen.
 
-Each test trains twice: as it is, and as it would be if nobody had to follow.
+Each test trains twice: once with the change, and once in a way that needs no following.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Meanwhile = Callable[[Warmed, int], None]
 
 
 def nothing(warmed: Warmed, done: int) -> None:
-    """Happens between the updates."""
+    """Nothing happens between the updates."""
 
 
 def is_full(reading: Reading) -> bool:
@@ -48,11 +48,11 @@ def around(
 def trained(
     warmed: Warmed, updates: range, meanwhile: Meanwhile = nothing, growth: float = 0.0
 ) -> list[list[float]]:
-    """Steps on gradients that depend on the update alone; returns the effective LRs."""
+    """Steps on gradients that only depend on the update; returns the effective LRs."""
     used = []
     for done in updates:
         if all(group["warmup_done"] for group in warmed.param_groups):
-            break  # to ask for `done` would be to look
+            break  # to read `done` would be to look
         draw = torch.Generator().manual_seed(done)
         for group in warmed.param_groups:
             for param in group["params"]:
@@ -94,7 +94,7 @@ def test_state_that_was_reset_is_found_again(reset: Callable[[Any], None]) -> No
     trained(warmed, range(80), meanwhile, growth=0.3)
     (param,) = warmed.param_groups[0]["params"]
     told, v = trace.rows[-1], warmed.state[param]["exp_avg_sq"]
-    assert told["inverse_root_variance"] > 0.005  # what nobody writes to stands still
+    assert told["inverse_root_variance"] > 0.005  # what nobody changes stands still
     ring = warmed.param_groups[0]["warmup_ring"].view(5, 1, 64)
     newest = ring[(80 // 5 - 1) % 5, 0]
     age = float(warmed.state[param]["step"])
@@ -103,8 +103,9 @@ def test_state_that_was_reset_is_found_again(reset: Callable[[Any], None]) -> No
 
 
 def test_parameters_that_a_framework_puts_in_their_place_are_read() -> None:
-    """As accelerate does where it shards with FSDP2: the group is the same, its list
-    another, after the optimizer was wrapped."""
+    """Like accelerate when it shards with FSDP2: after the optimizer was wrapped,
+    the group is the same, but its list is a new one.
+    """
     warmed, other = around([fresh()]), around([fresh()])
     warmed.wrapped.param_groups[0]["params"] = [fresh()]
     assert trained(warmed, range(400)) == trained(other, range(400))
@@ -113,7 +114,7 @@ def test_parameters_that_a_framework_puts_in_their_place_are_read() -> None:
 
 @pytest.mark.parametrize("at", range(40, 46))
 def test_parameters_may_be_exchanged_at_any_update(at: int) -> None:
-    """The reading that is due is taken of the new one; those before stay."""
+    """The next reading is of the new parameter; the older ones stay."""
 
     def meanwhile(warmed: Warmed, done: int) -> None:
         if done == at:
@@ -133,7 +134,7 @@ def test_parameters_may_be_exchanged_at_any_update(at: int) -> None:
 
 
 def test_frozen_parameters_have_not_settled() -> None:
-    """Their second moment stands still because nothing comes."""
+    """Their second moment stands still because no gradient comes."""
     body, head = fresh(512), fresh()
     adam = Adam([body, head], lr=1e-3, betas=(0.9, 0.99))
     for _ in range(50):
@@ -171,7 +172,7 @@ def test_frozen_on_the_way_it_is_left_out_from_then_on() -> None:
 
 
 def test_parameters_that_go_without_gradients_look_settled() -> None:
-    """Unlike frozen ones, they are not told from those that stand still."""
+    """Frozen parameters are left out. These look like parameters that have settled."""
 
     def starve(warmed: Warmed, done: int) -> None:
         if done > 20:
@@ -194,7 +195,7 @@ def resumed(warmed: Warmed, **adaptive: Any) -> Warmed:
 
 @pytest.mark.parametrize("at", range(28, 36))
 def test_betas_that_a_scheduler_moves_are_those_of_the_update(at: int) -> None:
-    """Resumed, it reads the same: what was looked up before is not what holds."""
+    """A resumed run reads the same: it must look up the betas again."""
 
     def meanwhile(warmed: Warmed, done: int) -> None:
         beta2 = 0.5 if done < 20 else 0.99
@@ -216,10 +217,10 @@ def test_betas_that_a_scheduler_moves_are_those_of_the_update(at: int) -> None:
 
 
 def test_momentum_in_a_later_group_only_is_judged_by_its_own_decay() -> None:
-    """As where pytorch_optimizer's Muon keeps betas in its groups for Adam alone."""
+    """pytorch_optimizer's Muon is like this: only its groups for Adam have betas."""
     warmed = around([fresh()], [fresh()], criterion=UpdateRMS(), trace=Trace())
     del warmed.param_groups[0]["betas"]
-    reading = warmed._memo.pools[0]._probe._read  # Adam itself would not step so
+    reading = warmed._memo.pools[0]._probe._read  # Adam itself could not step like this
     latest = warmed._memo.pools[0]._probe._copied()
     assert reading(latest, 5).beta1 == 0.9
 
@@ -250,7 +251,7 @@ def test_what_only_a_trace_computes_is_not_taken_from_an_old_window() -> None:
 
 
 def test_a_subclass_of_the_default_sees_all_that_it_asks_for() -> None:
-    """Whether or not there is a trace."""
+    """With a trace and without."""
 
     @dataclass(frozen=True)
     class Guarded(InverseRootVariance):
@@ -298,7 +299,7 @@ def test_a_view_of_the_state_is_read_where_it_lies(strided: Any) -> None:
 
 @pytest.mark.parametrize("at", range(8, 14))
 def test_a_run_is_the_same_whether_or_not_it_is_looked_at(at: int) -> None:
-    """Also where a group misses an update, and so parts from the others."""
+    """Also if a group misses an update, and so leaves the others."""
 
     def misses(warmed: Warmed, done: int) -> None:
         late = warmed.param_groups[1]["params"][0]
@@ -327,7 +328,7 @@ def test_windows_of_groups_that_were_judged_apart_are_not_joined() -> None:
 
 
 def test_groups_that_part_keep_their_windows() -> None:
-    """And their keys keep their shapes, so that others can load them."""
+    """Their keys keep their shapes too, so that others can load them."""
 
     def misses(warmed: Warmed, done: int) -> None:
         for param in warmed.param_groups[0]["params"]:
@@ -355,7 +356,7 @@ def test_groups_that_part_keep_their_windows() -> None:
 @pytest.mark.parametrize("at", [19, 20, 21])
 @pytest.mark.parametrize("look", [False, True])
 def test_a_fused_optimizer_with_a_scaler_is_read_at_once(at: int, look: bool) -> None:
-    """What happens before the next step is no part of the reading that was due."""
+    """What happens before the next step must not change the reading."""
     runs = []
     for scaler in (None, torch.amp.GradScaler("cpu", init_scale=1.0)):
         param, trace = fresh(), Trace()
@@ -458,7 +459,7 @@ def test_settled_is_the_reason_only_if_it_ended_early(
 
 @pytest.mark.parametrize("what", ["loaded", "parted", "other"])
 def test_a_record_without_a_gap_is_replayed_as_a_whole(what: str) -> None:
-    """Also by another rule, and after the pools were formed anew."""
+    """Also with another rule, and after the pools were formed again."""
 
     def early(reading: Reading) -> bool:
         return reading.update >= 10

@@ -1,4 +1,4 @@
-"""Second moments that are not kept as they are: the recipes of docs/adaptive.md."""
+"""Second moments that are stored in another form: the recipes in docs/adaptive.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support import ROOT
 from warmopt import Adaptive, Trace, Warmed
 
 PAGE = ROOT / "docs" / "adaptive.md"
-SHAPES = (128, 128), (50,)  # one that is kept in bytes, one that is not
+SHAPES = (128, 128), (50,)  # one is stored in bytes, one is not
 
 
 def trained(
@@ -41,7 +41,7 @@ def new_params() -> list[Parameter]:
 
 @pytest.fixture(autouse=True)
 def eagerly() -> Iterator[None]:
-    """torchao compiles its step, which takes a minute and is not what is tested."""
+    """torchao would compile its step. That takes a minute and is not what we test."""
     with torch.compiler.set_stance("force_eager"):
         yield
 

@@ -1,7 +1,7 @@
-"""The second moment is found in every optimizer that has one, and in no other.
+"""We find the second moment in every optimizer that has one, and in no other.
 
-The truth is measured: gradients that are known go in, and what is found must be their
-average with the decay that is claimed, by a formula that stands here.
+We measure it: we put in known gradients. What is found must be their average with the
+stated decay, by a formula in this file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from warmopt._optimizers.second_moments import (
 pytestmark = pytest.mark.xdist_group("second_moments")  # they share their runs
 
 UPDATES = 6
-# Those, too, that Warmed itself refuses: they must not be found by mistake.
+# Also those that Warmed refuses: nothing must be found there by mistake.
 ALL_ROWS = ROWS | {
     f"{module.__name__}.{name}": optimizers._row(module.__name__, name, cls)
     for module in (torch_optimizer, pytorch_optimizer)
@@ -39,7 +39,7 @@ ALL_ROWS = ROWS | {
     if name not in UNBUILDABLE and re.search(REFUSED, name) and name != "AliG"
 }
 
-# What has one that only an override reaches: a bare letter, a list, integers.
+# These have one, but only an override can reach it: a single letter, a list, integers.
 NEEDS_OVERRIDE = {
     "pytorch_optimizer.Adalite": "v_avg_0, factored, of (g - m)^2",
     "pytorch_optimizer.Alice": "v, in a basis of its own",
@@ -50,7 +50,7 @@ NEEDS_OVERRIDE = {
     "pytorch_optimizer.VSGD": "bhg, with a decay of its own",
     "torch_optimizer.A2GradExp": "v_kk, a Python float; the LR is not read",
 }
-# What keeps one, but not of matrices, or nothing at these settings.
+# These have one, but not for matrices, or not with these settings.
 PARTLY = {
     "pytorch_optimizer.AdaGO": "matrices have a sum",
     "pytorch_optimizer.AdaMuon": "matrices: of the orthogonalized update",
@@ -86,7 +86,7 @@ def run(name: str) -> Run:
 
 
 def average(squares: list[Tensor], decay: float, form: str) -> list[Tensor]:
-    """The moving averages, started at zero, at the first square or after one update."""
+    """Moving averages that start at zero, at the first square or one update later."""
     mean, means = torch.zeros_like(squares[0]), []
     for update, square in enumerate(squares, 1):
         if form == "first" and update == 1:
@@ -101,7 +101,7 @@ FORMS = ("zero", "unbiased", "first", "late")
 
 
 def same(actual: Tensor, expected: Tensor) -> bool:
-    """Up to rounding, eps and the order of a masked copy."""
+    """Equal, except for rounding, eps and the order in a masked copy."""
     return actual.numel() == expected.numel() and torch.allclose(
         actual.flatten().float(), expected.flatten(), rtol=1e-4, atol=1e-8
     )
@@ -154,7 +154,7 @@ def sum_of_rows(grads: list[Tensor], *_: float) -> list[Tensor]:
     return [grad.square().sum(1, keepdim=True) for grad in grads]
 
 
-# Class (or row) -> what it averages in place of plain squares.
+# Class (or row) -> what it averages instead of plain squares.
 OF_OTHER_SQUARES: dict[str, Callable[..., list[Tensor]]] = {
     "AdaBelief": belief,
     "Adan": adan,
@@ -164,8 +164,8 @@ OF_OTHER_SQUARES: dict[str, Callable[..., list[Tensor]]] = {
     "NovoGrad": sum_of_all,
     "pytorch_optimizer.Ranger": centered,
 }
-# Class -> why no formula is written down for it. What is checked of it: it falls no
-# faster than its decay allows, and by exactly that once gradients are zero.
+# Class -> why there is no formula for it here. We only check that it falls no faster
+# than its decay allows, and exactly that fast once gradients are zero.
 NO_FORMULA = {
     "AdaGC": "of clipped gradients",
     "AdaHessian": "of a random estimate of the Hessian",
@@ -182,7 +182,7 @@ NO_FORMULA = {
     "StableSPAM": "of clipped and normalized gradients",
     "Yogi": "its sign decides between adding and subtracting the square",
 }
-# Class -> why its decay is no number.
+# Class -> why its decay is not a number.
 NO_DECAY = {"AdaFactor": "1 - t^-.8", "Adafactor": "1 - t^-.8", "AdaSmooth": "adaptive"}
 # Class -> why zero gradients do not show its decay.
 NOT_SHOWN_BY_ZEROS = {
@@ -228,7 +228,7 @@ def remove_eps(seen: Run, eps: float) -> Run:
 
 @pytest.mark.parametrize("name", FOUND)
 def test_its_decay_shows_once_gradients_are_zero(name: str) -> None:
-    """After any gradients, by the ratio of two readings."""
+    """The ratio of two readings shows it, after any gradients."""
     if class_of(name) in NO_DECAY | NOT_SHOWN_BY_ZEROS:
         return
     row = ALL_ROWS[name]
@@ -283,7 +283,7 @@ def moved(name: str, decay: float) -> float | None:
     return (params[0].detach() - start).abs().sum().item()
 
 
-# Class -> why the size of its first steps does not show whether it corrects the bias.
+# Class -> why its first steps do not show whether it corrects the bias.
 STEPS_DO_NOT_SHOW = {
     "AdaShift": "takes none",
     "AdaHessian": "needs the graph of its gradients",
@@ -301,7 +301,7 @@ STEPS_DO_NOT_SHOW = {
 
 @pytest.mark.parametrize("name", FOUND)
 def test_the_bias_is_corrected_where_the_optimizer_does_so(name: str) -> None:
-    """Then steps under constant gradients are the same with any beta2."""
+    """If it is corrected, steps with constant gradients are the same for any beta2."""
     seen, cls = run(name), class_of(name)
     form = None if cls in NO_DECAY else form_of(seen)
     if cls in NO_DECAY or form in ("unbiased", "first") or cls == "NovoGrad":
@@ -312,7 +312,7 @@ def test_the_bias_is_corrected_where_the_optimizer_does_so(name: str) -> None:
 
 
 def test_every_exception_is_needed() -> None:
-    """No class stands in a table above that the tests could do without."""
+    """The tests need every class that the tables above name."""
     classes = {class_of(name) for name in FOUND} | set(FOUND)
     tables = (OF_OTHER_SQUARES, NO_FORMULA, NO_DECAY, NOT_SHOWN_BY_ZEROS)
     for table in (*tables, STEPS_DO_NOT_SHOW):

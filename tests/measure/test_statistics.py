@@ -1,4 +1,4 @@
-"""The statistics of a window: against float64, against theory, and what they cost."""
+"""The statistics of a window: compared with float64 and theory, and what they cost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from warmopt._measure.statistics import median_variance, statistics
 
 
 def window(seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Noise of very different sizes; a zero tensor, a padded one, a zero reading."""
+    """Noise of very different sizes, with a zero tensor, a padded one and a zero
+    reading.
+    """
     generator = torch.Generator().manual_seed(seed)
     sizes = torch.logspace(-12, 4, 7)[:, None]
     ring = sizes * torch.empty(5, 7, 64).exponential_(generator=generator)
@@ -28,7 +30,7 @@ def window(seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def test_they_are_what_float64_gives() -> None:
-    """Each formula in its plainest form, coordinate by coordinate."""
+    """Each formula in its simplest form, one coordinate after the other."""
     ring, momentum = window()
     spreads, squares, old, new = [], [], [0.0] * 7, [0.0] * 7
     for tensor in range(7):
@@ -110,7 +112,7 @@ def test_nothing_at_all_is_nan() -> None:
 
 @pytest.mark.parametrize(("momentum", "kernels"), [(False, 16), (True, 22)])
 def test_it_costs_few_small_kernels(momentum: bool, kernels: int) -> None:
-    """However many tensors, and never more memory at once than the window itself."""
+    """For any number of tensors, and with no more memory than the window itself."""
     ring, m = window()
     with Operators() as seen:
         statistics(ring, m if momentum else None, window=5)
@@ -118,7 +120,7 @@ def test_it_costs_few_small_kernels(momentum: bool, kernels: int) -> None:
 
 
 def test_it_never_reads_to_the_host() -> None:
-    """Tensors without data would raise at the first number taken out."""
+    """Tensors without data would raise an error as soon as a number is read."""
     with FakeTensorMode():
         ring, momentum = torch.rand(5, 3, 8), torch.rand(3, 8)
         assert statistics(ring, momentum, window=5).shape == (6,)
@@ -131,13 +133,13 @@ def sparse(*size: int) -> Tensor:
 
 
 def student(*size: int) -> Tensor:
-    """Five degrees of freedom."""
+    """With five degrees of freedom."""
     return torch.randn(size) / sum(torch.randn(size) ** 2 for _ in range(5)).sqrt()
 
 
-# sd of the drift over tau = 1 / (1 - beta2) updates, at update 2, 3 and 5 tau, for one
-# coordinate whose squares have relative variance 1. The limit is
-# sqrt(2 (1 - beta2^tau) (1 - beta2) / (1 + beta2)).
+# The sd of the drift over tau = 1 / (1 - beta2) updates, at update 2, 3 and 5 tau, for
+# one coordinate whose squares have relative variance 1. The limit is sqrt(2 (1 -
+# beta2^tau) (1 - beta2) / (1 + beta2)).
 SPREAD = {
     0.95: (0.243, 0.199, 0.183),
     0.99: (0.108, 0.088, 0.081),
@@ -152,8 +154,8 @@ SPREAD = {
         (torch.randn, 2.0, 1.0),
         (lambda *size: torch.empty(size).exponential_(), 5.0, 1.0),  # Laplace
         (sparse, 29.0, 1.0),
-        # So heavy a tail that the log of the mean spreads less than the theory, which
-        # is linear: by 8 % here, by 4 % with ten times the coordinates.
+        # The tail is so heavy that the log of the mean spreads less than in the theory,
+        # which is linear: 8 % less here, 4 % with ten times as many coordinates.
         (student, 8.0, 0.92),
     ],
     ids=["gauss", "laplace", "sparse", "t5"],
@@ -161,10 +163,10 @@ SPREAD = {
 def test_drift_of_stationary_gradients(
     draw: Any, relative_variance: float, share: float, beta2: float
 ) -> None:
-    """Mean 0, and the spread that theory gives: what a tolerance must exceed.
+    """Mean 0, and the spread from theory: a tolerance must be larger than this.
 
-    The mean is 0 only once every coordinate has been seen: before, the sparse ones
-    left in are those that began with a large v.
+    The mean is only 0 once every coordinate has had a gradient. Before that, the sparse
+    ones that count are those that began with a large v.
     """
     torch.manual_seed(1)
     tau = round(1 / (1 - beta2))

@@ -1,4 +1,4 @@
-"""What is read of real optimizers: which coordinates, in which dtype, at what cost."""
+"""What is read from real optimizers: which coordinates and dtype, at what cost."""
 
 from __future__ import annotations
 
@@ -172,8 +172,8 @@ def test_the_bias_is_that_of_the_parameters_own_age(
 ) -> None:
     """Gradients of size 1: their mean square is 1 at any age, so nothing ever moves.
 
-    The second parameter joins at update 5. Some of these count in a tensor, some in a
-    number, some in the group (then no age is its own).
+    The second parameter joins at update 5. Some of these optimizers count in a tensor,
+    some in a number, some in the group (then a parameter has no age of its own).
     """
     own_age = name not in ("pytorch_optimizer.AdaBelief", "pytorch_optimizer.Lamb")
     row = ROWS[name]
@@ -190,7 +190,7 @@ def test_the_bias_is_that_of_the_parameters_own_age(
         warmed.step()
     known = [0, 1] if own_age else [0]
     if name == "pytorch_optimizer.AdaBelief" or name == "torch_optimizer.Yogi":
-        tolerance = 0.3  # of (g - m)^2, and from a v that does not begin at 0
+        tolerance = 0.3  # averages (g - m)^2, or v does not begin at 0
     else:
         tolerance = 1e-5
     for reading in trace.readings()[4:]:
@@ -199,7 +199,7 @@ def test_the_bias_is_that_of_the_parameters_own_age(
 
 
 def test_an_average_that_has_not_begun_is_a_sample_of_zeros() -> None:
-    """Not of nan, which stands for no sample: a resumed window would be shorter."""
+    """Not of nan, which means no sample: a resumed window would be shorter."""
     soap = ROWS["pytorch_optimizer.SOAP"]
     params, trace = [Parameter(torch.rand(4, 3))], Trace()
     mode = Adaptive(every=1, window=2)
@@ -219,7 +219,7 @@ def test_sparse_gradients() -> None:
         lambda params: torch.optim.SparseAdam(params, lr=1e-3), [(9, 4)], grads=sparse
     )
     last = trace.readings()[-1]
-    assert last.inverse_root_variance > 0.0  # of the rows that had any
+    assert last.inverse_root_variance > 0.0  # of the rows that had gradients
     assert math.isfinite(last.drifts[0])
 
 
@@ -251,7 +251,7 @@ def test_factored() -> None:
 
 @pytest.mark.parametrize("beta2", [0.999, 0.99])
 def test_a_second_moment_that_stalls_in_bfloat16_does_not_settle(beta2: float) -> None:
-    """With one warning, not one a reading; where it can move, it is read."""
+    """It warns once, not at every reading. Where the values can move, they are read."""
 
     def make(params: Any) -> Optimizer:
         return adam(params, betas=(0.9, beta2))
@@ -289,7 +289,7 @@ def test_an_override_that_finds_nothing_is_refused_after_the_first_step() -> Non
 
 
 def test_replaced_tensors_are_followed() -> None:
-    """By a state that is loaded, and by one that is put there by hand."""
+    """By a loaded state, and by a tensor that is put there by hand."""
     warmed, params, trace = readings_of(adam, [(9, 4)], updates=7)
     state = warmed.wrapped.state[params[0]]
     state["exp_avg_sq"] = torch.full_like(params[0], 4.0)
@@ -304,11 +304,11 @@ def test_replaced_tensors_are_followed() -> None:
 # --- what it costs --------------------------------------------------------------------
 
 
-# Gather 1; correct 6, of which a GPU sees the last; keep 1; judge 9. In full: one more
-# to gather and to correct, and 13 to judge.
+# Gather 1; correct 6 (a GPU sees only the last); keep 1; judge 9. In full: one more to
+# gather and one more to correct, and 13 to judge.
 @pytest.mark.parametrize(("momentum", "most"), [(False, 16), (True, 33)])
 def test_a_reading_is_few_small_operators(momentum: bool, most: int) -> None:
-    """However many and large the tensors: only samples are ever made."""
+    """For any number and size of tensors: only samples are ever created."""
     params = [Parameter(torch.zeros(300, 1000)) for _ in range(20)]
     optimizer = adam(params, foreach=True)
     for param in params:
@@ -322,7 +322,7 @@ def test_a_reading_is_few_small_operators(momentum: bool, most: int) -> None:
     print(f"{len(seen.names)} operators: {' '.join(seen.names)}")
     assert len(seen.names) <= most
     assert seen.host_reads == 0
-    # The ring, 5 samples; a tensor has 300 000 elements.
+    # The ring has 5 samples; a tensor has 300 000 elements.
     assert seen.largest <= 5 * 20 * 64
 
 

@@ -1,4 +1,4 @@
-"""Imports point down the map only, and `import warmopt` brings nothing but torch.
+"""Imports only point down the map, and `import warmopt` imports only torch.
 
 The map is the docstring of the package.
 """
@@ -79,7 +79,7 @@ def test_shapes_are_pure_of_torch() -> None:
 
 
 def test_importing_adds_nothing_beyond_torch() -> None:
-    """And works where warnings are errors."""
+    """It also works if warnings are errors."""
     added = run_python(
         "import sys, torch; before = set(sys.modules); import warmopt; "
         "print(sorted({name.split('.')[0] for name in set(sys.modules) - before}))",
@@ -90,7 +90,7 @@ def test_importing_adds_nothing_beyond_torch() -> None:
 
 
 def test_importing_takes_no_longer_than_torch() -> None:
-    """Less than 1.1 x `import torch`: what comes after it is a tenth at the most."""
+    """Less than 1.1 x `import torch`: our own part is at most a tenth of it."""
     shares = []
     for _ in range(3):
         torch_s, warmopt_s = run_python(

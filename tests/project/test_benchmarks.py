@@ -41,7 +41,7 @@ from benchmarks.timing import (
 
 
 class Machine:
-    """A clock on which a step takes what it says it does, times what disturbs it."""
+    """A clock on which a step takes the time that it says, times some disturbance."""
 
     def __init__(self, disturbed: Callable[[int], float]) -> None:
         self.now, self.blocks, self._disturbed = 0.0, 0, disturbed
@@ -61,7 +61,7 @@ class Machine:
 
 
 def noise(seed: int) -> Callable[[int], float]:
-    """A slow drift of a third, a spread of 2 %, and one block in ten twice as dear."""
+    """A slow drift of a third, 2 % of noise, and one block in ten twice as slow."""
     random = np.random.default_rng(seed)
     return lambda block: (
         (1 + 0.3 * math.sin(block / 300))
@@ -71,7 +71,7 @@ def noise(seed: int) -> Callable[[int], float]:
 
 
 def race(machine: Machine, costs: dict[str, float], rounds: int = 100) -> list[Runner]:
-    """Contenders that cost so much, against a bare step of 20 us."""
+    """Contenders with known costs, against a bare step of 20 us."""
     runners = [Runner(name, machine.step(cost)) for name, cost in costs.items()]
     measure(machine.step(20_000), runners, machine.clock, 1e-9, rounds, rounds)
     return runners
@@ -87,7 +87,7 @@ def test_a_known_ratio_is_found_on_a_noisy_machine(true: float) -> None:
 
 
 def test_nothing_is_found_where_there_is_nothing() -> None:
-    """And an interval of 95 % is right in about 95 of 100 cases."""
+    """An interval of 95 % is right in about 95 of 100 cases."""
     costs = {str(number): 20_000.0 for number in range(101)}
     control, *others = [
         ratio(runner, "cpu") for runner in race(Machine(noise(0)), costs, rounds=30)
@@ -99,7 +99,7 @@ def test_nothing_is_found_where_there_is_nothing() -> None:
 
 
 def test_the_first_blocks_of_a_quad_may_be_dearer() -> None:
-    """As they are, when the caches are cold: a tenth, then a twentieth, and so on."""
+    """This happens when caches are cold: a tenth more, then a twentieth, and so on."""
     machine = Machine(lambda block: 1)
     seat = Cold(machine)
     runner = Runner("same", machine.step(20_000), seat=seat)
@@ -108,7 +108,7 @@ def test_the_first_blocks_of_a_quad_may_be_dearer() -> None:
 
 
 class Cold:
-    """Whose entering makes the next blocks dearer, by half as much each time."""
+    """To enter it makes the next blocks slower, by half as much each time."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -150,7 +150,7 @@ def test_the_share_of_a_peer() -> None:
     assert found is not None
     assert found.covers(0.2)
     assert found.high < 0.5
-    assert share(ours, control, "cpu") is None  # a share of nothing
+    assert share(ours, control, "cpu") is None  # nothing to take a share of
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def run(*arguments: str) -> Result:
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the shortest run that has both levels and all contenders."""
+    """The record of the shortest run that has both levels and all contenders."""
     out = tmp_path_factory.mktemp("results")
     cases = ("--cases", "machinery-10", "--cases", "tiny-adamw-fused-1")
     done = run(*cases, "--seconds", "0.01", "--rounds", "4", "--out", str(out))
@@ -255,7 +255,7 @@ def test_the_record_says_where_and_when(record: Path) -> None:
     assert {"device", "cores", "loadavg", "python_build_flags", "dirty"} <= set(found)
     assert record.name == (
         f"{found['utc'][:10]}-cpu-{found['commit'][:9]}-part.json"
-    )  # a part of the table must not pass for all of it
+    )  # the name shows that it is not the whole table
     assert "/" not in "".join(found["python_build_flags"])
 
 
@@ -278,7 +278,7 @@ def test_the_rows_hold_together(record: Path) -> None:
 
 def test_the_record_has_the_counts(record: Path) -> None:
     for row in read(record)["rows"]:
-        reads = "adaptive" in row["contender"]  # the step that is counted may not
+        reads = "adaptive" in row["contender"]  # its counted step may not
         assert row["operators"] == 0 or reads, row["contender"]
         assert row["allocations"] == 0 or reads, row["contender"]
         assert row["kernels"] is row["syncs"] is None
@@ -379,7 +379,7 @@ def test_a_compiled_step_is_measured(tmp_path: Path) -> None:
 
 
 class Event:
-    """What torch.cuda.Event does, by the clock of the host."""
+    """Does what torch.cuda.Event does, with the clock of the host."""
 
     def __init__(self, enable_timing: bool) -> None:
         assert enable_timing
@@ -396,14 +396,14 @@ class Event:
 
 @contextmanager
 def no_profile(**_: Any) -> Iterator[Any]:
-    """Of a CPU there are no CUDA events to record."""
+    """A CPU has no CUDA events to record."""
     yield type("Profile", (), {"events": list})
 
 
 def test_the_cuda_branch_runs_but_for_cuda_itself(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Parameters on the CPU, and the few calls to torch.cuda replaced."""
+    """The parameters are on the CPU, and the few calls to torch.cuda are replaced."""
     modes = []
     monkeypatch.setattr(Cuda, "torch_device", "cpu")
     for name, fake in {

@@ -1,4 +1,4 @@
-"""The command line, called as a user would, and its pictures opened again."""
+"""The command line, called as a user calls it. We also open its pictures."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_without_the_extra_it_says_what_to_install(
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
-    """Of a real warmup, saved."""
+    """The saved trace of a real warmup."""
     param = Parameter(torch.zeros(8))
     made = Trace()
     adam = torch.optim.Adam([param], betas=(0.9, 0.99))
@@ -186,7 +186,7 @@ def test_a_trace_is_drawn(trace: Path) -> None:
 
 
 def texts(trace: Trace, path: Path) -> list[str]:
-    """What is written in its picture, which as SVG has it in comments."""
+    """The text in its picture, which an SVG file has in comments."""
     trace.plot(path)
     return re.findall("<!-- (.*) -->", path.read_text())
 

@@ -1,4 +1,4 @@
-"""What the demo claims: no warmup fails and every warmup trains, for several seeds."""
+"""What the demo promises, for several seeds: each warmup trains, no warmup fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every example in README, docs and docstrings runs, and says what it prints."""
+"""Every example in README, docs and docstrings runs and prints what it says."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_examples_in_docstrings_run(name: str) -> None:
 
 
 def test_doctest_finds_the_examples() -> None:
-    """Lest the test above passes over nothing."""
+    """Shows that the test above tests something."""
     from warmopt import criteria, shapes, warmed
     from warmopt._optimizers import second_moments
 
@@ -49,19 +49,20 @@ def test_doctest_finds_the_examples() -> None:
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted(DOCS.glob("*.md")))]
 WITHOUT_PYTHON = {"changelog", "command-line", "contributing", "design"}
 WITHOUT_PYTHON |= {"mutants", "performance", "study", "what-works"}
-# Its sections stand by themselves, and share a worker with the tests of the same.
+# Its sections do not need each other. Each shares a worker with the tests of the same
+# framework.
 BY_SECTION = "docs/frameworks.md"
 WORKERS = {"Lightning": "lightning", "transformers.Trainer": "transformers"}
 WORKERS["accelerate"] = "transformers"
 
 
 def blocks(text: str) -> list[str]:
-    """The python in a page, or in a part of it."""
+    """The Python code in a page, or in a part of it."""
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
 def programs() -> list[Any]:
-    """The python blocks of each page, one after the other."""
+    """The Python blocks of each page, joined to one program."""
     found = []
     for page in PAGES:
         text = (ROOT / page).read_text()
@@ -75,7 +76,7 @@ def programs() -> list[Any]:
 
 
 @pytest.mark.parametrize("code", programs())
-# What dynamo imports at its first compilation warns of itself.
+# What dynamo imports at its first compilation gives warnings.
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 # Lightning's own call into torch, and its advice to load data in processes.
 @pytest.mark.filterwarnings(r"ignore:`isinstance\(treespec, LeafSpec\)` is depr")
@@ -86,7 +87,7 @@ def test_the_python_blocks_of_a_page_run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As one program; `# prints` says what a line prints, among what others do."""
+    """All blocks run as one program. `# prints` says what a line prints."""
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "page", "exec"), {"__name__": "page"})
     expected = re.findall(r"# prints (.*)", code)
@@ -96,7 +97,7 @@ def test_the_python_blocks_of_a_page_run(
 
 
 def test_every_page_has_examples_that_run() -> None:
-    """But those that are made by a program."""
+    """Except for pages that a program writes."""
     run = {str(program.id).partition(":")[0] for program in programs()}
     assert {*PAGES} - run == {f"docs/{name}.md" for name in WITHOUT_PYTHON}
 
@@ -104,7 +105,7 @@ def test_every_page_has_examples_that_run() -> None:
 def test_the_commands_of_the_pages_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """But the demo, which test_cli runs."""
+    """Except for the demo, which test_cli runs."""
     from typer.testing import CliRunner
 
     from warmopt._tools.cli import app
@@ -150,7 +151,7 @@ def test_every_public_name_is_documented() -> None:
 
 
 def test_the_page_on_the_design_shows_the_map() -> None:
-    """The docstring of the package, where it is kept."""
+    """It is the docstring of the package."""
     page = (DOCS / "design.md").read_text()
     ((file, after, before),) = re.findall(
         r"```{literalinclude} (\S+)\n:start-after: (.*)\n:end-before: '(.*)'\n", page
@@ -162,7 +163,7 @@ def test_the_page_on_the_design_shows_the_map() -> None:
 
 
 def test_the_page_of_what_works_has_the_rows_of_its_table() -> None:
-    """Its numbers are of the run that wrote it; all else must be that of the table."""
+    """The numbers come from the run that wrote it; all else must equal the table."""
     seen = (ROOT / "docs" / "what-works.md").read_text()
     numbers = re.findall(r"\| (\d+|not run: needs a GPU) \| `\w+/test_", seen)
     assert seen == what_works.page([int(n) if n.isdigit() else 0 for n in numbers])

@@ -14,13 +14,13 @@ import pytest
 from tests.support import ROOT
 
 EXAMPLES = ROOT / "examples"
-# A thread of gloo that outlives the interpreter, rarely: pytorch/pytorch#190489.
+# Sometimes a thread of gloo outlives the interpreter: pytorch/pytorch#190489.
 CRASH_AT_EXIT = "terminate called without an active exception"
 LINE = re.compile(r"update (\d+)  loss (\S+)  base LR (\S+)  effective LR (\S+)")
 
 
 def torchrun(ranks: int, script: str, *args: str) -> str:
-    """What `torchrun` prints; it must not warn."""
+    """What `torchrun` prints; it must not give warnings."""
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node"]
     done = subprocess.run(
         [sys.executable, "-m", *launcher, str(ranks), str(EXAMPLES / script), *args],

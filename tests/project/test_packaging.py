@@ -1,4 +1,4 @@
-"""The sdist and the wheel hold what they should, and the wheel works by itself."""
+"""The sdist and the wheel hold what they should, and the wheel works alone."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def test_the_citation_is_of_this_version() -> None:
 
 @pytest.fixture(scope="module")
 def python(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a new environment with the wheel, and with packages from outside it.
+    """A new environment with the wheel, and with packages from outside it.
 
-    Of a .pth file there only the directories count: the repository stays out.
+    A .pth file there can only add folders, so the repository stays out.
     """
     home = tmp_path_factory.mktemp("venv")
     venv.create(home)
@@ -83,7 +83,7 @@ def test_the_wheel_runs_the_first_example_and_imports_all(
     python: Path, tmp_path: Path
 ) -> None:
     first = blocks((ROOT / "README.md").read_text())[0]
-    modules = [f"import {name}" for name in MODULES]  # those of frameworks too
+    modules = [f"import {name}" for name in MODULES]  # the framework callbacks too
     code = "\n".join([first, *modules, "print(warmopt.__file__)"])
     printed, file = run(python, "-W", "error", "-c", code, cwd=tmp_path).splitlines()
     assert [printed] == re.findall("# prints (.*)", first)
@@ -102,7 +102,7 @@ def test_the_wheel_installs_the_command(
 def test_the_tests_of_the_wrapper_pass_with_the_wheel(
     python: Path, tmp_path: Path
 ) -> None:
-    """In a copy of the tests without the package beside it."""
+    """In a copy of the tests, without the package next to it."""
     shutil.copytree(ROOT / "tests", tmp_path / "tests")
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, tmp_path)

@@ -1,4 +1,4 @@
-"""Parity with the peers, exactly: every row of the table, at every length."""
+"""Exactly the numbers of other libraries: every row of the table, at every length."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from warmopt import Warmed
 from warmopt._groups.schedule import Schedule
 
 LENGTHS = (1, 2, 3, 5, 10, 100, 1000)
-STEPPED = 100  # longer ones ask the schedule alone, to save time
+STEPPED = 100  # longer ones only ask the schedule, to save time
 CASES = [(row, n) for row in ROWS for n in LENGTHS if n >= row.least]
 RUN = [case for case in CASES if case[0].run]
 
@@ -37,7 +37,7 @@ def used_by(optimizer: Any, updates: int, scheduler: Any = None) -> list[float]:
 
 
 def ours(row: Row, n: int) -> list[float]:
-    """Our factors of updates 1 to n + 3, of the peer's base LR."""
+    """Our factors of updates 1 to n + 3, relative to the peer's base LR."""
     keywords = row.keywords(n)
     if n <= STEPPED:
         optimizer = Warmed(build(row.lr * LR, row.beta2(n)), **keywords)
@@ -50,7 +50,7 @@ def ours(row: Row, n: int) -> list[float]:
 
 
 def assert_equal(row: Row, got: list[float], peer: list[float], ulps: int) -> None:
-    """Within `ulps` units in the last place, and apart only where the row says so."""
+    """Equal within `ulps` units in the last place, except at `row.apart`."""
     assert len(got) == len(peer)
     for t, (factor, expected) in enumerate(zip(got, peer, strict=True), start=1):
         near = abs(factor - expected) <= ulps * math.ulp(max(factor, expected))
@@ -69,7 +69,7 @@ def test_ours_is_what_the_peer_does(row: Row, n: int) -> None:
 
 
 def test_the_count_of_what_is_compared() -> None:
-    """Rows, rows x lengths, and the same for peers that run; none lost unseen."""
+    """Rows, rows x lengths, and the same for peers that run, so that none gets lost."""
     rows_run = sum(row.run is not None for row in ROWS)
     assert (len(ROWS), len(CASES), rows_run, len(RUN)) == (59, 394, 27, 179)
 
@@ -80,7 +80,7 @@ def test_a_tolerance_has_a_reason() -> None:
 
 
 def test_the_untuned_rows_take_a_side_where_it_matters() -> None:
-    """The length that pytorch_warmup truncates is another one than the paper's."""
+    """pytorch_warmup truncates the length, so it differs from the one in the paper."""
     rows = [row for row in ROWS if "Untuned" in row.theirs]
     for paper, truncated in zip(rows[::2], rows[1::2], strict=True):
         assert paper.theirs == truncated.theirs
@@ -102,7 +102,7 @@ def scope(n: int, total: int, k: int) -> dict[str, Any]:
 
 
 def test_the_page_keeps_their_decay() -> None:
-    """Its last block but one is the linear schedule of transformers."""
+    """Its second last block is the linear schedule of transformers."""
     from transformers import get_linear_schedule_with_warmup
 
     n, total = 7, 50
@@ -126,5 +126,5 @@ def test_the_page_has_a_scheduler_called_once_an_epoch() -> None:
 
 
 def test_the_page_is_made_from_the_table() -> None:
-    """If it is not: python -m docs.coming_from."""
+    """To make it again: python -m docs.coming_from."""
     assert PAGE.read_text(encoding="utf-8") == page()

@@ -1,4 +1,4 @@
-"""The site: it builds without a warning, its links lead somewhere, it loads nothing."""
+"""The site builds without warnings, its links work, it loads nothing from outside."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("site")
 
 
 class Page(HTMLParser):
-    """The ids of an HTML page, where its links lead, and what it loads."""
+    """The ids of an HTML page, its links, and what it loads."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built in a process of its own, as `make docs` does; warnings are errors."""
+    """Built in its own process, like `make docs`; warnings are errors."""
     out = tmp_path_factory.mktemp("site")
     options = ["--quiet", "--fail-on-warning", "--doctree-dir", str(out / "doctrees")]
     done = subprocess.run(
@@ -93,7 +93,7 @@ def test_links_to_elsewhere_are_safe(pages: dict[Path, Page]) -> None:
 
 
 def test_formulas_are_written_as_mathml(site: Path) -> None:
-    """With no script that would have to write them, and no TeX left."""
+    """No script has to write them, and no TeX is left."""
     shapes = (site / "api" / "shapes.html").read_text()
     formulas = re.findall(r"<math.*?</math>", shapes, re.DOTALL)
     assert len(formulas) >= len(set(warmopt.shapes.MODES.values())) - 2

@@ -1,4 +1,4 @@
-"""The study: nothing is lost or run twice, its arithmetic is right, docs quote it."""
+"""The study: no run is lost or made twice, its numbers are right, docs quote it."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def settings(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_study_survives_a_kill_and_renders(tmp_path: Path) -> None:
-    """The same lines before it; each run once; an error is a result; then a page."""
+    """Nothing is lost or made twice after a kill. An error is a result too."""
     file, out = tmp_path / "tiny.toml", tmp_path / "tiny.jsonl"
     file.write_text(TINY.format(page=tmp_path / "tiny.md"))
-    told = killed_and_resumed(file, out, workers=1)  # a start takes seconds
+    told = killed_and_resumed(file, out, workers=1)  # starting one takes seconds
     # 2 seeds x 2 LRs x (3 fixed, 1 adaptive, 3 controls), 2 x 2 x 3 tuning, 2 broken
     assert re.fullmatch(
         r"killed after \d+ runs, resumed to 42: none lost, none twice", told
@@ -92,7 +92,7 @@ def test_a_study_survives_a_kill_and_renders(tmp_path: Path) -> None:
         "study-tiny-by_lr.png",
         "study-tiny-misset.png",
     }
-    # Alone and in the same process it is what it was in a worker.
+    # A run alone in this process gives the same as it gave in a worker.
     adaptive = next(row for row in rows if row["warmup"]["kind"] == "adaptive")
     again = train({name: adaptive[name] for name in settings()})
     timeless = {"seconds": 0, "cpu_seconds": 0}
@@ -195,7 +195,7 @@ def test_the_configs_are_valid_and_seed_major(name: str) -> None:
 def test_controls_match_the_run_that_they_follow_from(
     task: str, warmup: dict[str, Any]
 ) -> None:
-    """In length, in sum, and in every factor: a replay is the run, to the bit."""
+    """The same length, sum or factors. A replay is exactly the same run."""
     warmup = {"kind": "adaptive", **warmup}
     run = settings(task=task, warmup=warmup, updates=90)
     row = {**run, **train(run)}
@@ -216,7 +216,7 @@ def test_controls_match_the_run_that_they_follow_from(
             group["shortfall"], abs=1e-9
         )
         steps = [b - a for a, b in itertools.pairwise(ramp[:-2])]
-        assert steps == pytest.approx([ramp[0]] * len(steps))  # straight
+        assert steps == pytest.approx([ramp[0]] * len(steps))  # a straight line
         assert ramp[-1] == 1.0
 
 
@@ -248,7 +248,7 @@ def test_a_trace_changes_nothing_and_can_be_read(tmp_path: Path) -> None:
 
 
 def test_readings_do_not_know_the_peak_lr() -> None:
-    """Up to the jump both run at the same LRs; one stops at 0.003, one goes to 0.1."""
+    """Up to the jump, the LRs are the same. Then one is at 0.003, one goes to 0.1."""
 
     def jump(lr: float, steps: int) -> dict[str, Any]:
         warmup = {"kind": "jump", "steps": steps, "at": 30}
@@ -261,7 +261,7 @@ def test_readings_do_not_know_the_peak_lr() -> None:
 
 
 def test_adaptive_is_fixed_before_the_first_verdict_acts() -> None:
-    """So the study need not run it with so short a cap."""
+    """So the study does not have to run it with such a short cap."""
     losses = [
         train(settings(beta2=0.999, warmup={"kind": kind, "steps": steps}))["loss"]
         for steps in (tables.BLIND, 2 * tables.BLIND)
@@ -286,7 +286,7 @@ def reading(drifts: tuple[float, ...] = (), **changes: Any) -> Reading:
 
 
 def test_a_surge_is_the_mean_square_of_the_window_over_what_was_before() -> None:
-    """By a moving average of known squares: 1 for 80 updates, then 3 for 20."""
+    """With a moving average of known squares: 1 for 80 updates, then 3 for 20."""
     v, of = 0.0, {}
     for update in range(1, 101):
         v = 0.99 * v + 0.01 * (1.0 if update <= 80 else 3.0)
@@ -332,7 +332,7 @@ def test_cifar_is_read_as_its_authors_ship_it(tmp_path: Path) -> None:
     assert crops.shape == (64, 3, 32, 32)
     assert set(labels.tolist()) == {0, 1, 2, 3}
     whole, _ = cifar.read([tmp_path / f"data_batch_{i}.bin" for i in (1, 2)])
-    for crop in crops:  # shifted by up to 4 pixels, every other one mirrored
+    for crop in crops:  # shifted by up to 4 pixels, half of them mirrored
         inner = crop[:, 8:24, 8:24]
         assert any(
             torch.equal(inner, seen[:, top : top + 16, left : left + 16])
@@ -371,7 +371,7 @@ def result(lr: float, steps: int, seed: int, loss: float | None) -> dict[str, An
 
 
 def test_regret_and_sensitivity_have_known_answers() -> None:
-    """The best is that of the tuning seeds; failures do not widen the yardstick."""
+    """Tuning seeds choose the best length; failures do not change the spread."""
     losses = {  # steps -> of tuning seeds 10 and 11, of seeds 0, 1, 2
         0: ((0.9, 0.9), (0.5, 0.7, None)),
         6: ((0.3, 0.5), (0.4, 0.5, 0.6)),
@@ -390,12 +390,12 @@ def test_regret_and_sensitivity_have_known_answers() -> None:
     study = config.Config("made up", Path("page.md"), 1.0, plan, {10, 11})
     low, high = measures.grouped(measures.Results(study, {}, rows))
     assert low.best == high.best == "fixed 10 %"
-    # Variances .01 of 6 and .07 of 18 updates; "none" has failed once.
+    # Variances .01 at 6 and .07 at 18 updates; "none" has failed once.
     assert low.spread == pytest.approx(math.sqrt(0.04))
     assert low.regret("fixed 30 %") == pytest.approx({0: -1.5, 1: -1.5, 2: 0.0})
     assert low.regret("none") == pytest.approx({0: 0.5, 1: 1.0, 2: 7.0})  # a guess
     assert (low.failed("none"), low.failed("fixed 10 %")) == (1, 0)
-    # The lowest loss is .5, of 6 updates at .01; at .1 each counts 1.0 at most.
+    # The lowest loss is .5, at 6 updates and LR .01; at LR .1 each counts 1.0 at most.
     assert measures.sensitivity([low, high], "fixed 100 %") == pytest.approx(
         {seed: ((value - 0.5) + 0.5) / 2 for seed, value in enumerate((0.7, 0.8, 0.9))}
     )
@@ -407,7 +407,7 @@ def test_regret_and_sensitivity_have_known_answers() -> None:
 
 
 def test_a_candidate_wins_only_by_all_that_was_registered() -> None:
-    """Over the default and the clock, told; no worse a cell; no more failures."""
+    """Better than the default and the clock, no cell worse, and no more failures."""
     cell = measures.Cell("digits MLP", "Adam", 0.99, 0.01, 60)
     fixed = [0.40, 0.50, 0.60]  # a seed standard deviation of 0.1
 
@@ -427,7 +427,7 @@ def test_a_candidate_wins_only_by_all_that_was_registered() -> None:
         return tables.wins([group(**losses)], "new")[1]
 
     assert wins(new=[0.41, 0.50, 0.61])
-    assert not wins(new=[0.30, 0.70, 0.61])  # not told apart
+    assert not wins(new=[0.30, 0.70, 0.61])  # too close to say
     assert not wins(new=[0.41, 0.50, 0.61], clock=[0.41, 0.50, 0.61])
     assert not wins(new=[0.51, 0.60, 0.71])
     told, _ = tables.wins([group(new=[0.41, 0.50, 0.61])], "new")
@@ -601,7 +601,7 @@ def made_up(losses: dict[Warmup, list[float | None]]) -> Group:
 
 
 def test_the_statistics_of_the_short_record_have_known_answers() -> None:
-    """Paired by seed; a lost run counts as a guess; the best is that of the mean."""
+    """Runs are paired by seed; a lost run counts as a guess; the best mean wins."""
     group = made_up(
         {
             Warmup("fixed", 0): [None, 3.0, 0.1, 0.1],

@@ -1,4 +1,4 @@
-"""Type checkers find no fault with users' code, and find the mistakes in it."""
+"""Type checkers accept the code of users, and find the mistakes in it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ callbacks = [EffectiveLRMonitor(), EffectiveLRCallback()]
 """
 
 
-# The same name stands for another scheduler in the next example.
+# In the next example the same name is another scheduler.
 IN_README = "# mypy: allow-redefinition"
-# Examples elsewhere are not annotated, and use what has no types.
+# Other examples have no annotations and use packages without types.
 ELSEWHERE = f"""\
 {IN_README}, allow-untyped-defs, allow-untyped-calls
 # mypy: disable-error-code="import-untyped"
@@ -40,7 +40,7 @@ UNCHECKED = {BY_SECTION, "docs/adaptive.md"}
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The examples of each page as one program, the README's first."""
+    """The examples of each page as one program; the README comes first."""
     folder, files = tmp_path_factory.mktemp("typing"), []
     for page in PAGES:
         code = blocks((ROOT / page).read_text())
@@ -58,7 +58,7 @@ def check(checker: str, *arguments: str | Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        # Else pyright asks the registry whether there is a newer one.
+        # Without this, pyright asks the registry for a newer version.
         env={**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -82,5 +82,5 @@ def test_pyright_accepts_what_users_write(pages: list[Path]) -> None:
 
 @pytest.mark.long
 def test_pyright_accepts_the_package() -> None:
-    """A minute, of which most goes to reading transformers."""
+    """This takes a minute, most of it to read transformers."""
     check("pyright", "--pythonpath", sys.executable, "warmopt")

@@ -1,4 +1,4 @@
-"""Mixed precision: a real GradScaler, on a CPU; what it skips is not an update."""
+"""Mixed precision with a real GradScaler on a CPU: a skipped step is not an update."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from warmopt import Warmed
 
 FUSED = [name for name in ROWS if "fused" in name]
 PLAIN = ["sgd-loop", "adamw-loop", "adamw-foreach", "adam-tensor_lr"]
-INFINITE = 2  # the update whose gradients are
+INFINITE = 2  # the update with infinite gradients
 
 
 def scaled_grads(row: Row, params: list[Parameter], update: int) -> None:
@@ -59,7 +59,7 @@ def test_a_skipped_step_is_not_an_update(name: str, unscaled: bool) -> None:
         scales.append(scalers[0].get_scale())
         assert scalers[1].get_scale() == scales[-1]
         assert_same(snapshot(bare, twins), snapshot(warmed, params))
-    assert scales == [2.0, 1.0, 1.0, 2.0, 2.0, 4.0]  # it backed off, and grew
+    assert scales == [2.0, 1.0, 1.0, 2.0, 2.0, 4.0]  # first halved, then grown
     assert warmed.done
     assert not hasattr(warmed, "found_inf")
 
@@ -82,7 +82,7 @@ ASKS = {
 def test_whoever_asks_after_a_skipped_step_finds_it_not_counted(
     name: str, ask: Callable[[Warmed], float]
 ) -> None:
-    """On a GPU nobody has looked yet at whether the kernel skipped the update."""
+    """On a GPU nobody knows yet, at this point, if the kernel skipped the update."""
     row = ROWS[name]
     params = row.params()
     warmed, scaler = row.wrap(params, steps=4), new_scaler()

@@ -29,12 +29,12 @@ GROUPS = (1, 10, 100)
 
 
 class Idle(torch.optim.SGD):
-    """Keeps groups like any optimizer; its step is two bytecodes."""
+    """Keeps groups like any optimizer; its step is only two bytecodes."""
 
     def step(self, closure: None = None) -> None:
         pass
 
-    step.hooked = True  # the hooks of torch are not ours to count
+    step.hooked = True  # we do not count torch's hooks
 
 
 def idle(groups: int) -> Idle:
@@ -45,7 +45,7 @@ def idle(groups: int) -> Idle:
 
 
 def measured() -> dict[str, Any]:
-    """Of each of our functions, for each number of groups."""
+    """The bytecodes of each of our functions, for each number of groups."""
 
     def cost(steps: int, groups: int, mode: ModeLike = "linear") -> dict[str, int]:
         warmed = Warmed(idle(groups), steps=steps, mode=mode)
@@ -88,7 +88,7 @@ SIZE = 64  # elements of the smallest parameter
 
 
 def stepping(name: str, options: dict[str, bool], groups: int = 3) -> Optimizer:
-    """One that has made its state."""
+    """An optimizer that already has its state."""
     params = [Parameter(torch.ones(SIZE, 1 + i)) for i in range(groups)]
     for param in params:
         param.grad = torch.ones_like(param)
@@ -105,7 +105,7 @@ def stepping(name: str, options: dict[str, bool], groups: int = 3) -> Optimizer:
         (name, options)
         for name in ("SGD", "Adam", "AdamW", "RMSprop")
         for options in ({"foreach": False}, {"foreach": True}, {"fused": True})
-        if (name, options) != ("RMSprop", {"fused": True})  # there is none
+        if (name, options) != ("RMSprop", {"fused": True})  # torch has no fused RMSprop
     ],
     ids=str,
 )
@@ -122,7 +122,7 @@ def test_step_adds_no_operator_no_tensor_and_no_hook_pass(
 
 
 def test_what_a_step_adds_would_be_counted() -> None:
-    """Lest the test above passes over nothing."""
+    """Shows that the test above can fail."""
     optimizer = stepping("AdamW", {"fused": True})
     bare = count(optimizer.step, Cpu(), SIZE)
     twice = count(Naive(optimizer, 1000).step, Cpu(), SIZE)

@@ -1,4 +1,4 @@
-"""A step with a closure, however often and wherever it is called."""
+"""Steps with a closure, no matter how often or where it is called."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_closure_runs_in_the_grad_mode_that_the_bare_optimizer_gives_it(
 
 
 def test_a_line_search_is_that_of_a_hand_scaled_loop() -> None:
-    """LBFGS, strong Wolfe, on a real loss: the number of its evaluations too."""
+    """LBFGS, strong Wolfe, on a real loss: same steps, same number of evaluations."""
     row, evaluations = ROWS["lbfgs-strong_wolfe"], []
 
     def step(optimizer: torch.optim.Optimizer, params: list[Parameter]) -> None:
@@ -103,7 +103,7 @@ def test_a_line_search_is_that_of_a_hand_scaled_loop() -> None:
 
 @pytest.mark.parametrize("by", ["closure", "two steps"])
 def test_sam_around_warmed_is_a_hand_scaled_sam(by: str) -> None:
-    """Its second step is the base optimizer's, so that is the one to wrap."""
+    """SAM's second step is that of the base optimizer, so wrap the base optimizer."""
 
     def base(groups: Any, **options: Any) -> Warmed:
         return Warmed(torch.optim.SGD(groups, **options), steps=4)

@@ -1,4 +1,4 @@
-"""Where a warmup would harm: the harm, shown, and the words that tell of it."""
+"""Optimizers that a warmup would harm: we show the harm, then the error or warning."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def step_once(cls: type[Optimizer]) -> None:
 
 
 def test_every_class_left_out_of_the_table_is_refused_or_cannot_be_built() -> None:
-    """So that REFUSED and UNBUILDABLE hide nothing that could be wrapped."""
+    """REFUSED and UNBUILDABLE must not hide anything that could be wrapped."""
     for module in (torch_optimizer, pytorch_optimizer):
         for name, cls in vars(module).items():
             if isinstance(cls, type) and re.search(REFUSED, name):
@@ -108,7 +108,7 @@ def test_adafactor_that_ignores_the_lr_is_refused() -> None:
 
 
 def steps_of(optimizer: Optimizer, factors: list[float], seed: int = 0) -> list[float]:
-    """Length of each step at base LR x factor, over gradients from a seed."""
+    """The length of each step at base LR x factor, with seeded random gradients."""
     generator = torch.Generator().manual_seed(seed)
     [group] = optimizer.param_groups
     [weight] = group["params"]
@@ -144,7 +144,7 @@ def test_the_lr_is_ignored(cls: type[Optimizer]) -> None:
 def test_a_low_lr_at_the_start_changes_the_steps_long_after(
     cls: type[Optimizer],
 ) -> None:
-    """Adam has forgotten by then; these have not."""
+    """Adam has forgotten the low LR by then; these have not."""
 
     def change(cls: type[Optimizer]) -> float:
         warmed, full = (
@@ -161,7 +161,7 @@ def test_a_low_lr_at_the_start_changes_the_steps_long_after(
     "cls", [pytorch_optimizer.ScheduleFreeAdamW, pytorch_optimizer.ScheduleFreeSGD]
 )
 def test_schedule_free_is_warmed_as_by_itself(cls: type[Optimizer]) -> None:
-    """So it is not refused, but warned of where both would warm."""
+    """So we do not refuse it. We only warn if both would warm up."""
     own, outer = [param()], [param()]
     bare = cls(own, lr=0.1, warmup_steps=10)
     warmed = Warmed(cls(outer, lr=0.1), steps=10)
@@ -183,7 +183,7 @@ def test_schedule_free_is_warmed_as_by_itself(cls: type[Optimizer]) -> None:
 
 
 def test_rprop_keeps_the_first_factor() -> None:
-    """Its step sizes are those of an LR a tenth as high, long after."""
+    """Much later, its step sizes still are those of an LR ten times lower."""
     optimizer = torch.optim.Rprop([param()], lr=0.1, etas=(0.999, 1.001))
     steps = steps_of(optimizer, [0.1, *[1.0] * 19])
     assert steps[-1] < 0.11 * 0.1 * 2  # 2 = norm of four equal steps of 1
@@ -203,7 +203,9 @@ def test_rprop_keeps_the_first_factor() -> None:
 def test_swats_takes_a_low_lr_for_a_sign_to_switch(
     cls: type[Optimizer], lr: float, steps: int
 ) -> None:
-    """With a warmup it is SGD at a tiny LR before update 10, without it is Adam."""
+    """With a warmup it becomes SGD at a tiny LR before update 10; without, it stays
+    Adam.
+    """
 
     def switched(factors: list[float]) -> bool:
         optimizer = cls([param()], lr=lr)
@@ -238,7 +240,7 @@ def test_adabound_built_at_a_low_lr_takes_larger_steps() -> None:
 
 
 def test_lookahead_moves_whatever_the_lr() -> None:
-    """Its seventh step, to the slow weights, is not in proportion."""
+    """Its seventh step goes to the slow weights, whatever the LR is."""
 
     def lengths(factor: float) -> list[float]:
         inner = torch.optim.SGD([param()], lr=0.1)
@@ -275,7 +277,7 @@ def test_lookahead_around_warmed_is_the_right_nesting() -> None:
     "cls", [torch.optim.RAdam, torch_optimizer.RAdam, pytorch_optimizer.RAdam]
 )
 def test_radam_begins_low_by_itself(cls: type[Optimizer]) -> None:
-    """The first rectified step is a fraction of Adam's: it has a warmup already."""
+    """Its first rectified step is much smaller than Adam's: it already has a warmup."""
     rectified = steps_of(cls([param()], lr=0.1), [1.0] * 8)[7]
     assert rectified < 0.2 * steps_of(torch.optim.Adam([param()], lr=0.1), [1.0] * 8)[7]
     with pytest.warns(UserWarning, match="RAdam rectifies the variance") as warned:
@@ -313,7 +315,7 @@ def warmup_of_its_own(optimizer: Optimizer) -> torch.optim.lr_scheduler.LRSchedu
 
 
 def test_a_scheduler_that_warms_up_too_is_warned_of() -> None:
-    """Both factors multiply: the first update is a sixteenth, not a fourth."""
+    """Both factors multiply: the first update is at 1/16 of the LR, not at 1/4."""
     weight = param()
     weight.grad = torch.ones_like(weight)
     warmed = Warmed(torch.optim.SGD([weight], lr=1.0), steps=4)
@@ -327,13 +329,15 @@ def test_a_scheduler_that_warms_up_too_is_warned_of() -> None:
         "one of them do it."
     )
     scheduler.step()
-    warmed.step()  # warned of once
+    warmed.step()  # it warns only once
 
 
 def test_a_scheduler_that_begins_at_zero_is_warned_of_at_the_first_real_update() -> (
     None
 ):
-    """As transformers' schedules do; a step at LR 0 may be one that only saves."""
+    """As transformers' schedules do. A step at LR 0 may only be there to save the
+    state.
+    """
     warmed = Warmed(torch.optim.SGD([param()], lr=1.0), steps=4)
     scheduler = torch.optim.lr_scheduler.LambdaLR(warmed, lambda t: min(t / 4, 1.0))
     warmed.step()
@@ -344,7 +348,9 @@ def test_a_scheduler_that_begins_at_zero_is_warned_of_at_the_first_real_update()
 
 @pytest.mark.parametrize("case", ["frozen", "thawed", "loaded"])
 def test_groups_that_begin_in_a_run_that_goes_on_are_not_warned_of(case: str) -> None:
-    """Plain SGD has no state that would tell; a decayed LR is no second warmup."""
+    """Plain SGD has no state that shows the run is old; a decayed LR is no second
+    warmup.
+    """
     first, second = param(), param()
     second.requires_grad_(False)
     bare = torch.optim.SGD([{"params": [first]}, {"params": [second]}], lr=1.0)
@@ -378,7 +384,9 @@ def test_a_run_that_goes_on_at_a_low_lr_is_not_warned_of() -> None:
 
 
 def test_a_rewarm_at_a_low_lr_is_not_warned_of() -> None:
-    """Nor with SGD, which keeps no state to tell a run that goes on by."""
+    """Not even with SGD, whose state does not show that the run has gone on for a
+    while.
+    """
     weight = param()
     warmed = Warmed(torch.optim.SGD([weight], lr=1.0), steps=4)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(warmed, 0.5)
@@ -390,8 +398,8 @@ def test_a_rewarm_at_a_low_lr_is_not_warned_of() -> None:
 
 
 def test_accelerate_takes_steps_that_do_not_update() -> None:
-    """Of four steps two move the weights; a warmup outside would count all four."""
-    from accelerate import Accelerator  # takes long to import
+    """Two of four steps move the weights; a warmup around it would count all four."""
+    from accelerate import Accelerator  # slow to import
 
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
     prepared = accelerator.prepare(torch.optim.SGD([weight := param()], lr=1.0))
@@ -414,7 +422,7 @@ def test_accelerate_takes_steps_that_do_not_update() -> None:
 
 @pytest.mark.xdist_group("lightning")
 def test_fabric_hides_which_updates_are_skipped() -> None:
-    """So that a warmup outside counts one that did not move the weights."""
+    """So a warmup around it would count an update that did not move the weights."""
     from lightning.fabric import Fabric
     from lightning.fabric.plugins import MixedPrecision
 
@@ -438,7 +446,7 @@ def test_fabric_hides_which_updates_are_skipped() -> None:
 
 
 def test_a_copied_lookahead_poisons_its_class() -> None:
-    """Upstream, in any process: deepcopy of one Lookahead breaks the step of all."""
+    """An upstream bug: deepcopy of one Lookahead breaks the step of all others."""
     code = (
         "import copy, torch, torch_optimizer as t\n"
         "def new(): return t.Lookahead(torch.optim.SGD([torch.zeros(1)], lr=0.1))\n"

@@ -1,4 +1,4 @@
-"""All else is the wrapped optimizer's."""
+"""All else goes to the wrapped optimizer: attributes, arguments, return values."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_attributes_reach_the_wrapped_optimizer() -> None:
     with pytest.raises(AttributeError, match="no attribute 'missing'"):
         _ = warmed.missing
     with pytest.raises(AttributeError, match="wrapped"):
-        _ = Warmed.__new__(Warmed).missing  # as while it is being unpickled
+        _ = Warmed.__new__(Warmed).missing  # the same happens while it is unpickled
     assert isinstance(warmed, torch.optim.Optimizer)
     assert {warmed: 1}[warmed] == 1
 

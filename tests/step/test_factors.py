@@ -1,4 +1,4 @@
-"""The factors of a whole warmup, by its options; the momentum warms along."""
+"""The factors of a whole warmup for each option, and the momentum's own warmup."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from warmopt.shapes import MODES, linear
     ],
 )
 def test_the_factor_of_each_update(options: dict, factors: list[float]) -> None:
-    """Whether or not somebody asks before every step."""
+    """It makes no difference if somebody asks before every step."""
     warmed, asked = (Warmed(sgd()[1], **options) for _ in range(2))
     assert effective(warmed, len(factors)) == pytest.approx(factors, abs=1e-15)
     assert warmed.done
@@ -47,7 +47,7 @@ def test_the_factor_of_each_update(options: dict, factors: list[float]) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_begins_low_and_ends_at_one(mode: str) -> None:
-    """Through real steps, to the first at which the warmup is over."""
+    """With real steps, until the warmup is over."""
     param = Parameter(torch.zeros(1))
     optimizer = torch.optim.Adam([param], lr=1.0, betas=(0.9, 0.9))
     steps = {} if MODES[mode].steps_from_beta2 else {"steps": 20}

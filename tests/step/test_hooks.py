@@ -1,4 +1,4 @@
-"""Hooks run once, wherever they are registered, and see the base LR."""
+"""Hooks run exactly once, wherever they are registered, and see the base LR."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SGD = ROWS["sgd-loop"]
 
 
 def test_hooks_and_profiler_run_once_per_step() -> None:
-    """On the wrapper or the wrapped optimizer, one's own or global."""
+    """On the wrapper or on the wrapped optimizer; own hooks and global ones."""
     from torch.optim.optimizer import (
         register_optimizer_step_post_hook,
         register_optimizer_step_pre_hook,
@@ -69,7 +69,7 @@ def test_hooks_from_before_the_wrapping_run_once_and_may_change_the_arguments() 
 
 
 def test_step_hooks_see_the_base_lr_and_may_set_it() -> None:
-    """Own and global ones: an optimizer that steps the scheduler itself, say."""
+    """Own and global hooks; an example is an optimizer that steps the scheduler."""
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     param, optimizer = sgd()
@@ -189,7 +189,7 @@ def test_a_checkpoint_that_a_hook_takes_is_of_the_update_that_was_done() -> None
 
 @pytest.mark.parametrize("lr", [1.0, torch.tensor(1.0)], ids=["float", "tensor"])
 def test_an_update_counts_though_a_hook_after_it_fails(lr: Any) -> None:
-    """It was done: the parameters have moved."""
+    """The update was made: the parameters have moved."""
     param = Parameter(torch.zeros(1))
     warmed = Warmed(torch.optim.SGD([param], lr=lr), steps=4)
 
@@ -207,7 +207,7 @@ def test_an_update_counts_though_a_hook_after_it_fails(lr: Any) -> None:
 
 
 def test_where_no_hook_can_run_the_lr_is_scaled_all_the_same() -> None:
-    """A step that the user has put in place of the class's, and hooks of others."""
+    """The user has replaced the `step` of the class, and other code has added hooks."""
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     def descend(self: torch.optim.Optimizer) -> None:

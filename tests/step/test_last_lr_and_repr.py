@@ -1,4 +1,4 @@
-"""What a wrapper says of itself: `get_last_lr` and its repr."""
+"""What a wrapper tells the user: `get_last_lr` and its repr."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from warmopt import Warmed
 def test_get_last_lr_is_what_the_step_used() -> None:
     _, optimizer = sgd(lr=2.0)
     warmed = Warmed(optimizer, steps=4)
-    assert warmed.get_last_lr() == [0.5]  # the first step will use it
+    assert warmed.get_last_lr() == [0.5]  # what the first step will use
     warmed.step()
     optimizer.param_groups[0]["lr"] = 8.0
     assert warmed.get_last_lr() == [0.5]

@@ -1,7 +1,7 @@
-"""PyTorch's own table of optimizers: its inputs, and those that must be refused.
+"""PyTorch's own table of optimizers: we run its inputs and its wrong inputs.
 
-It is what PyTorch tests its optimizers with, and comes with torch. It is imported in
-the tests, not before: it takes a second, and changes the defaults of hypothesis.
+PyTorch tests its own optimizers with this table, and it comes with torch. We import it
+inside the tests because that takes a second and changes the defaults of hypothesis.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_map_only
 from tests.support.optimizers import Row, assert_same, snapshot, warning_of
 from tests.support.reference import stepped_at
 
-pytestmark = pytest.mark.xdist_group("optim_db")  # imported in one process
+pytestmark = pytest.mark.xdist_group("optim_db")  # import it in one process only
 
 CLASSES = [
     cls
@@ -39,7 +39,7 @@ CLASSES = [
 @pytest.fixture(scope="module")
 def common() -> Iterator[Any]:
     """The module that holds the table."""
-    # A package that torch's own test classes need, and the table does not.
+    # torch's own test classes need this package; the table does not.
     stand_in = types.SimpleNamespace(TestCase=unittest.TestCase)
     sys.modules.setdefault("expecttest", stand_in)  # type: ignore[arg-type]
     yield importlib.import_module("torch.testing._internal.common_optimizers")
@@ -48,13 +48,13 @@ def common() -> Iterator[Any]:
 
 @pytest.fixture(params=CLASSES, ids=lambda cls: cls.__name__)
 def info(common: Any, request: pytest.FixtureRequest) -> Any:
-    """What the table says of one class. All can be wrapped; RAdam and Rprop warn."""
+    """What the table says about one class. All can be wrapped; RAdam and Rprop warn."""
     (info,) = (each for each in common.optim_db if each.optim_cls is request.param)
     return info
 
 
 def rows(info: Any) -> Iterator[Row]:
-    """Every input of the table, as a loop, foreach, differentiable and fused."""
+    """Every input of the table: as a loop, foreach, differentiable and fused."""
     ways = [way for way in info.supported_impls if way != "fused"]
     ways += ["fused"] * ("cpu" in info.supports_fused_on)
     for given in info.optim_inputs_func(device="cpu"):
@@ -72,7 +72,7 @@ def rows(info: Any) -> Iterator[Row]:
 
 
 def params_of(row: Row, values: list[Any] | None = None) -> list[Any]:
-    """Differentiable steps need parameters that are no leaves."""
+    """Differentiable steps need parameters that are not leaves."""
     params = row.params() if values is None else list(map(Parameter, values))
     if not row.options.get("differentiable"):
         return params
@@ -88,7 +88,7 @@ def test_the_table_has_every_class_of_torch(common: Any) -> None:
 
 
 def outcome(row: Row, wrap: bool, params: Any, late: dict[str, Any]) -> list[Any]:
-    """The error of building, or of adding a group, or of a step; groups there are."""
+    """The error of building, adding a group or stepping; and the number of groups."""
     optimizer = None
     try:
         optimizer = row.wrap(params, steps=5) if wrap else row.build(params)
@@ -104,17 +104,18 @@ def outcome(row: Row, wrap: bool, params: Any, late: dict[str, Any]) -> list[Any
 def test_every_input_steps_as_by_hand_and_resumes(info: Any, steps: int) -> None:
     """Bit-equal parameters, state and groups in each of eight updates."""
     for row in rows(info):
-        print(row.name)  # seen on failure
+        print(row.name)  # shown on failure
         params, expected_params = params_of(row), params_of(row)
         if "foreach" in row.name and isinstance(row.options.get("lr"), Tensor):
-            built = outcome(row, False, expected_params, {})  # some refuse it
+            built = outcome(row, False, expected_params, {})  # some refuse this input
             assert built == outcome(row, True, params, {})
             if built[0] is ValueError:
                 continue
         warmed, expected = row.wrap(params, steps=steps), row.build(expected_params)
         for update in range(1, 9):
             if update == 4:
-                # Of a differentiable step, torch loads no state that requires grad.
+                # torch cannot load a state that requires grad, which a differentiable
+                # step has.
                 saved = [warmed.state_dict(), list(params)]
                 torch.save(tree_map_only(Tensor, Tensor.detach, saved), f := BytesIO())
                 f.seek(0)
@@ -134,10 +135,10 @@ def test_every_input_steps_as_by_hand_and_resumes(info: Any, steps: int) -> None
 
 
 def test_every_wrong_input_ends_in_the_same_error(info: Any) -> None:
-    """At construction or in the step; and where it is a group that comes later."""
+    """In the constructor or in the step, and for a group that is added later."""
     for wrong in info.optim_error_inputs_func(device="cpu", dtype=torch.float32):
         given = wrong.optimizer_error_input
-        print(given.desc)  # seen on failure
+        print(given.desc)  # shown on failure
         row = partial(Row, "", info.optim_cls, lr=None, warns=warning_of(info.name))
         expected, actual = (
             outcome(row(given.kwargs), wrap, given.params, {}) for wrap in (False, True)

@@ -1,6 +1,7 @@
 """Every kind of parameter and gradient: `Warmed` does what the bare optimizer does.
 
-Be it to step, bit-equal to a hand-scaled loop, or to refuse, with the same error.
+Either both step, bit-equal to a loop that sets the LR by hand, or both raise the same
+error.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch.optim import Optimizer
 from tests.support.optimizers import ROWS, Row, assert_same, snapshot
 from tests.support.reference import stepped_at
 
-pytestmark = pytest.mark.xdist_group("kinds")  # they are counted in one process
+pytestmark = pytest.mark.xdist_group("kinds")  # one process counts them all
 
 Step = Callable[[Row, Optimizer, list[Parameter], int], None]
 
@@ -68,8 +69,8 @@ def unchanged(params: list[Parameter]) -> None:
     pass
 
 
-# Kind -> (change of the row, change of the parameters, how they are stepped, rows that
-# must at least be able to step: the others refuse it, bare or wrapped).
+# Kind -> (change of the row, change of the parameters, how to step, how many rows must
+# be able to step; the others refuse it, bare or wrapped).
 KINDS: dict[str, tuple[dict[str, Any], Callable[..., None], Step, int]] = {
     "without_gradient": ({}, unchanged, without_gradient, 150),
     "zero_gradients": ({}, unchanged, zero_gradients, 150),
@@ -92,7 +93,7 @@ stepped: Counter[str] = Counter()
 def outcome(
     row: Row, kind: str, run: Callable[[Row, list[Parameter], Step], None]
 ) -> Any:
-    """What `run` leaves in the parameters and state, or the error it ends in."""
+    """What `run` leaves in the parameters and state, or its error."""
     changes, change, stepper, _ = KINDS[kind]
     options = {**row.options, **changes.get("options", {})}
     row = dataclasses.replace(row, **{**changes, "options": options})
@@ -100,7 +101,7 @@ def outcome(
     change(params)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch tells some things only once
+            warnings.simplefilter("ignore")  # torch shows some warnings only once
             return run(row, params, stepper)
     except Exception as error:
         return [type(error).__name__, str(error)]
@@ -137,7 +138,7 @@ def test_it_does_what_the_bare_optimizer_does(kind: str, row: Row) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_kind_was_really_stepped(kind: str) -> None:
-    """Lest all rows refuse it, and the test above compares errors only."""
+    """If all rows refused it, the test above would only compare errors."""
     cases = sum(case == kind for case, _ in CASES)
     assert stepped[kind] >= KINDS[kind][3] or seen[kind] < cases
 

@@ -1,4 +1,4 @@
-"""A long run: every update counted and at its factor, in memory that does not grow."""
+"""A long run: each update counts, at the right factor; memory does not grow."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from warmopt import Adaptive, Warmed
 
-STEPS, AGAIN = 1024, 3000  # length, and updates from one warmup to the next
+STEPS, AGAIN = 1024, 3000  # the length, and updates between two warmups
 MIB = 2**20
 
 
 def held() -> tuple[int, int]:
-    """Blocks that Python has allocated, and bytes of the process: torch's too."""
+    """Blocks that Python has allocated, and bytes of the process (torch's too)."""
     gc.collect()
     pages = Path("/proc/self/statm").read_text().split()[1]
     return sys.getallocatedblocks(), int(pages) * resource.getpagesize()
@@ -37,7 +37,7 @@ def ones(optimizer: type[Optimizer]) -> tuple[Parameter, Optimizer]:
     "updates", [20_000, pytest.param(1_000_000, marks=pytest.mark.long)]
 )
 def test_a_long_run_counts_exactly_and_does_not_grow(updates: int) -> None:
-    """The sum of all updates is exact, since each is a multiple of 2**-13."""
+    """The sum of all updates is exact, because each is a multiple of 2**-13."""
     param, optimizer = ones(SGD)
     warmed = Warmed(optimizer, steps=STEPS)
     scheduler = LambdaLR(warmed, lambda update: 0.5 ** (4 * update // updates))
@@ -61,5 +61,5 @@ def test_a_long_run_counts_exactly_and_does_not_grow(updates: int) -> None:
             before = held()
     assert -param.item() == moved
     blocks, resident = (now - old for now, old in zip(held(), before, strict=True))
-    assert blocks < 1000  # a leak would be one for every update, of some kind
+    assert blocks < 1000  # a leak would add one block per update
     assert resident < MIB

@@ -1,7 +1,8 @@
-"""Any sequence of operations keeps the invariants: `Warmed` against ten lines of model.
+"""Random sequences of operations: `Warmed` must agree with a model of ten lines.
 
-Hypothesis draws the sequences. The parameters are float64, stand at 0 and have gradient
-1 before every step of SGD, so what moved them is, to the bit, the LR that was used.
+Hypothesis draws the sequences. The parameters are float64, start at 0 and have gradient
+1 before every step of SGD. So the distance that they move is exactly the LR that was
+used.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ WHICH = st.integers(0, 9)  # modulo how many groups there are
 
 @dataclass(frozen=True)
 class Group:
-    """The model of a param group: what a warmup is, without torch."""
+    """The model of a param group: a warmup without torch."""
 
     lr: float
-    steps: int  # as it was built
-    length: int  # of the ramp that it is in
+    steps: int  # as the optimizer was built
+    length: int  # of the ramp it is in now
     count: int = 0
     frozen: bool = False
 
@@ -90,14 +91,14 @@ class Sequences(RuleBasedStateMachine):
         return Parameter(torch.zeros(1, dtype=torch.float64))
 
     def real(self, lr: float) -> Any:
-        """The LR as the optimizer gets it."""
+        """The LR in the form that the optimizer gets."""
         return torch.tensor(lr, dtype=torch.float64) if self.tensor else lr
 
     def wrap(self, groups: list[dict[str, Any]]) -> Warmed:
         return Warmed(SGD(groups, lr=1.0, fused=self.fused), steps=self.steps)
 
     def moves(self) -> list[float]:
-        """What the parameter of each group has moved by."""
+        """How far the parameter of each group has moved."""
         return [-group["params"][0].item() for group in self.warmed.param_groups]
 
     def reset(self, gradient: float = 1.0) -> None:
@@ -145,7 +146,7 @@ class Sequences(RuleBasedStateMachine):
         self.model = [group.stepped() for group in self.model]
 
     def look(self, *_: Any) -> None:
-        """As a closure or a hook: it is user code."""
+        """Called as a closure or a hook, like code of a user."""
         self.the_lr_is_that_of_the_user()
 
     def lrs(self) -> list[float]:
@@ -246,7 +247,7 @@ class Sequences(RuleBasedStateMachine):
         target = self.warmed.wrapped if into_wrapped else self.warmed
         target.load_state_dict(torch.load(io.BytesIO(file), weights_only=True))
         self.model = [
-            replace(group, frozen=not param.requires_grad)  # not of the optimizer
+            replace(group, frozen=not param.requires_grad)  # not in the file
             for group, (param,) in zip(model, params, strict=True)
         ]
         self.was_done = False
@@ -289,14 +290,14 @@ class Sequences(RuleBasedStateMachine):
 
     @invariant()
     def its_answers_are_right(self) -> None:
-        if self.asks:  # not in every run, lest asking mend what is wrong
+        if self.asks:  # only in some runs: to ask could hide a bug
             self.ask()
 
     def teardown(self) -> None:
         self.ask()
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # of the orders that are drawn
+@pytest.mark.filterwarnings("ignore::UserWarning")  # about their random order
 @pytest.mark.parametrize("runs", [200, pytest.param(2000, marks=pytest.mark.long)])
 def test_any_sequence_of_operations_keeps_the_invariants(runs: int) -> None:
     run_state_machine_as_test(
@@ -312,7 +313,7 @@ def test_any_sequence_of_operations_keeps_the_invariants(runs: int) -> None:
 def test_what_follows_a_step_by_a_scaler_finds_it_counted(
     act: str, factor: float
 ) -> None:
-    """With a fused optimizer it is counted late, when it is known not to be skipped."""
+    """A fused optimizer is counted late, once we know that the step was not skipped."""
     param = Parameter(torch.zeros(1))
     bare = SGD([param], lr=1.0)
     warmed = Warmed(SGD([param], lr=1.0, fused=True), steps=4)

@@ -1,4 +1,4 @@
-"""What a step does: base LR x factor inside it, the base LR again after it."""
+"""One step: base LR x factor inside it, and the base LR again after it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ SGD = ROWS["sgd-loop"]
 
 @pytest.mark.parametrize(("mode", "shape"), [("linear", linear), ("cosine", cosine)])
 def test_every_update_is_that_of_a_hand_scaled_loop(row: Row, mode: str, shape) -> None:
-    """Bit-equal parameters and state in every update, through and past the warmup."""
+    """Parameters and state are bit-equal at every update, during the warmup and
+    after it.
+    """
     params, expected_params = row.params(), row.params()
     warmed = row.wrap(params, steps=5, mode=mode)
     expected = row.build(expected_params)
@@ -36,7 +38,7 @@ def test_every_update_is_that_of_a_hand_scaled_loop(row: Row, mode: str, shape) 
 
 
 def test_no_steps_is_the_bare_optimizer(row: Row) -> None:
-    """Bit-identical updates, and not a key more in the param groups."""
+    """Bit-identical updates, and no new key in the param groups."""
     params, bare_params = row.params(), row.params()
     warmed, bare = row.wrap(params, steps=0), row.build(bare_params)
     assert warmed.done
@@ -61,7 +63,7 @@ def test_the_lr_outside_step_is_the_users_own_object(row: Row) -> None:
 
 @pytest.mark.parametrize("where", ["step", "closure"])
 def test_an_exception_leaves_lr_and_count_as_they_were(row: Row, where: str) -> None:
-    """And training goes on as if it had not happened."""
+    """Training then goes on as if nothing had happened."""
     params, expected_params = row.params(), row.params()
     warmed = row.wrap(params, steps=6)
     expected = row.wrap(expected_params, steps=6)
@@ -90,7 +92,7 @@ def test_an_exception_leaves_lr_and_count_as_they_were(row: Row, where: str) -> 
 
 
 def test_a_step_at_base_lr_zero_is_not_an_update(row: Row) -> None:
-    """This is how torch.distributed.checkpoint steps to initialise the state."""
+    """torch.distributed.checkpoint makes such a step to create the state."""
     params = row.params()
     warmed = row.wrap(params, steps=4)
     lr = warmed.param_groups[0]["lr"]
@@ -115,7 +117,7 @@ def test_an_lr_that_the_optimizer_writes_is_in_effective_units() -> None:
 
 
 def test_an_lr_written_at_factor_zero_is_dropped() -> None:
-    """There is no base that it could stand for, and 0 would never end."""
+    """No base LR fits to it, and an LR of 0 would stay 0."""
 
     class Writing(torch.optim.SGD):
         def step(self) -> None:

@@ -1,7 +1,7 @@
-"""What the tests share; nothing here is a test."""
+"""Helpers that the tests share; nothing in here is a test."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent  # of the repository
+ROOT = Path(__file__).parent.parent.parent  # the repository

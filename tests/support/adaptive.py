@@ -1,4 +1,4 @@
-"""An adaptive warmup around Adam, and the factors that verdicts make of one."""
+"""An adaptive warmup around Adam, and the factors that follow from verdicts."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def always(_: Reading) -> bool:
 
 
 def in_the_middle(reading: Reading) -> bool:
-    """Settled only for a while, by the values as well as by the clock."""
+    """Settled only for a while, depending on the values and on the update."""
     return 9 <= reading.update <= 15 and reading.inverse_root_variance < 10
 
 
 def walked(schedule: Schedule, verdicts: list[bool]) -> tuple[list[float], bool]:
-    """Factors by `Adaptive`, a verdict before each; and whether it came to its end."""
+    """The factors of `Adaptive`, with a verdict before each, and whether it ended."""
     adaptive, steps = schedule.adaptive, schedule.steps
     last, fast, factors = schedule.last_update(steps), 0, []
     for update, settled in enumerate(verdicts, 1):

@@ -1,7 +1,7 @@
 """What optimizers of other libraries cannot do, wrapped or bare.
 
-The start of a test's name -> the error it ends in. Each is a strict xfail: it fails the
-run when upstream mends it, and when the error becomes another.
+The start of a test's name -> the error that it must end with. Each one is a strict
+xfail: the run fails if upstream repairs it, or if the error becomes another one.
 """
 
 LATE = "test_a_late_group_warms_on_its_own_clock"
@@ -19,10 +19,10 @@ BROKEN_UPSTREAM: dict[str, str] = {
     f"{SAVED}[torch_optimizer.Lookahead-": NO_STATE_HOOKS,
     f"{LOAD_BARE}[torch_optimizer.Lookahead": NO_STATE_HOOKS,
     f"{FAILING}[torch_optimizer.Lookahead-step": "'_optimizer_step_pre_hooks'",
-    # A step with a closure never calls it.
+    # These ignore a closure that is passed to step.
     f"{FAILING}[torch_optimizer.Ranger-closure": "DID NOT RAISE",
     f"{FAILING}[torch_optimizer.RangerVA-closure": "DID NOT RAISE",
-    # A group added later lacks what __init__ puts into the first ones.
+    # A group that is added later does not get what __init__ puts into the first ones.
     f"{LATE}[torch_optimizer.Lookahead-": "KeyError: 'counter'",
     f"{LATE}[torch_optimizer.MADGRAD-": "KeyError: 'grad_sum_sq'",
     f"{LATE}[pytorch_optimizer.AdaBound-": "list index out of range",
@@ -30,12 +30,12 @@ BROKEN_UPSTREAM: dict[str, str] = {
         f"{LATE}[pytorch_optimizer.{name}-": "must be a number or a tensor, got None"
         for name in ("AdaGO", "AdaMuon", "Muon", "MuonClip", "NorMuon")
     },
-    # A step at LR 0 divides by it.
+    # They divide by the LR, so an LR of 0 fails.
     f"{LR_ZERO}[pytorch_optimizer.ASGD": "ZeroDivisionError",
     f"{LR_ZERO}[pytorch_optimizer.Gravity": "ZeroDivisionError",
-    # A frozen parameter is asked for a second derivative.
+    # It asks a frozen parameter for a second derivative.
     f"{FROZEN}[torch_optimizer.Adahessian": "does not have grad_fn",
-    # The state dict cannot be read with weights_only=True, once there is a state.
+    # Once there is a state, it cannot be read with weights_only=True.
     f"{SAVED}[pytorch_optimizer.SCION-": UNSAFE,
     f"{SAVED}[pytorch_optimizer.SCIONLight-": UNSAFE,
     **{

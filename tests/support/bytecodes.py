@@ -1,4 +1,4 @@
-"""Counts executed bytecodes: the cost of Python code without the noise of a clock."""
+"""Counts executed bytecodes: what Python code costs, without the noise of a clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def bytecodes(function: Callable[[], Any]) -> Counter[str]:
-    """Executed bytecodes of one call, of each Python function below it, by its name."""
+    """The executed bytecodes of one call, for each Python function in it."""
     counted: Counter[str] = Counter()
 
     def trace(frame: FrameType, event: str, _: Any) -> Callable[..., Any]:

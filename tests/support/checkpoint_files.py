@@ -1,7 +1,7 @@
 """Checkpoints on disk that some ranks write and others read, as functions for ranks.
 
-In these runs every rank has the same data: gradients are then equal, and the mean of 2
-or 4 equal numbers is exact. So a run is bit-equal whatever the number of ranks.
+In these runs every rank has the same data. Then gradients are equal, and the mean of 2
+or 4 equal numbers is exact. So a run is bit-equal for any number of ranks.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from torch.distributed.tensor import DTensor
 from tests.support.engines import Training, Wrap, build, factors_of, train
 from tests.support.ranks import Ranks, alike
 
-# Of torch.distributed.checkpoint; "consolidated" is ZeRO's own.
+# Options of torch.distributed.checkpoint; "consolidated" is ZeRO's own form.
 FORMS = {
     "plain": dcp.StateDictOptions(),
     "flattened": dcp.StateDictOptions(flatten_optimizer_state_dict=True),
     "gathered": dcp.StateDictOptions(full_state_dict=True, cpu_offload=True),
 }
-SHARDED = ("plain", "flattened")  # also in the files; the others rank 0 writes alone
+SHARDED = ("plain", "flattened")  # also in the files; rank 0 alone writes others
 
 MOVES = pytest.mark.parametrize(("saved", "loaded"), [(2, 4), (4, 2), (2, 1)])
 ONE_PROCESS = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
@@ -62,7 +62,7 @@ def states(training: Training, form: str) -> Any:
 def save(
     engine: str, kind: str, wrap: Wrap, form: str, folder: Path, last: int
 ) -> None:
-    """Takes the state after every update, as one may, and writes the last."""
+    """Takes the state after every update, as users may do, and writes the last one."""
     training = build(engine, kind, wrap)
     for update in range(1, last + 1):
         train(training, update)
@@ -94,14 +94,14 @@ def load(
             state = torch.load(folder / "whole.pt")
         several = distributed.is_initialized()
         options = replace(options, cpu_offload=False, broadcast_from_rank0=several)
-    # set_state_dict would set no model where there is none to send.
+    # set_state_dict would set no model if there is none to send.
     dcp.set_model_state_dict(model, state["model"], options=options)
     dcp.set_optimizer_state_dict(*training, state["optimizer"], options=options)
     return training
 
 
 def parameters(model: nn.Module) -> list[list[float]]:
-    """As a whole, on every rank."""
+    """The whole parameters, on every rank."""
     shards = dcp.get_model_state_dict(model).values()
     full = [s.full_tensor() if isinstance(s, DTensor) else s for s in shards]
     return [tensor.flatten().tolist() for tensor in full]

@@ -1,6 +1,6 @@
 """What is trained on several ranks, by every engine.
 
-An engine is how the model is spread over the ranks, and how the optimizers are built.
+An engine says how the model is spread over the ranks, and how the optimizers are built.
 """
 
 from __future__ import annotations
@@ -50,14 +50,16 @@ def bare(optimizer: Optimizer) -> Optimizer:
 
 
 def net() -> nn.Module:
-    """30 rows, 3 and 1: uneven shards, and none on some ranks. Large and small."""
+    """30 rows, 3 and 1: uneven shards, and none on some ranks. Large and small
+    layers.
+    """
     torch.manual_seed(0)
     layers = nn.Linear(12, 30), nn.Tanh(), nn.Linear(30, 3), nn.Tanh(), nn.Linear(3, 1)
     return nn.Sequential(*layers)
 
 
 def split(model: nn.Module, lr: Any, steps: tuple[int, int]) -> Groups:
-    """Weights, and biases at twice the LR."""
+    """One group for the weights, one for the biases at twice the LR."""
     params = list(model.parameters())
     return [
         {"params": params[::2], "lr": 1 * lr, "warmup_steps": steps[0]},
@@ -79,14 +81,14 @@ def fsdp2(model: nn.Module, **options: Any) -> nn.Module:
 
 
 def hsdp(model: nn.Module) -> nn.Module:
-    """Two replicas; of 2 ranks, each holds one."""
+    """Two replicas; with 2 ranks, each rank holds one."""
     shape = (2, distributed.get_world_size() // 2)
     mesh = init_device_mesh("cpu", shape, mesh_dim_names=("replicas", "shards"))
     return fsdp2(model, mesh=mesh)
 
 
 def beside_plain(model: nn.Module) -> nn.Module:
-    """A large weight and a small bias are on every rank as a whole."""
+    """A large weight and a small bias are not sharded: every rank has them whole."""
     return fsdp2(model, ignored_params={model[0].weight, model[2].bias})
 
 
@@ -98,7 +100,7 @@ def by_columns(model: nn.Module) -> nn.Module:
 
 
 def tensor_parallel(model: nn.Module) -> nn.Module:
-    """Two layers on a mesh of 2 x 2 ranks, the last only on a part of that mesh."""
+    """Two layers on a mesh of 2 x 2 ranks, the last one only on a part of that mesh."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))
     plan = {"0": ColwiseParallel(), "2": RowwiseParallel()}
     parallelize_module(model, mesh["tensor"], plan)
@@ -115,7 +117,8 @@ def fsdp1(model: nn.Module) -> nn.Module:
 
 
 # --- how the optimizers are built -----------------------------------------------------
-# torch.distributed.optim warns as it is imported; the workers' server has done it.
+# torch.distributed.optim warns when it is imported. The server of the workers has done
+# it.
 
 
 def one(wrap: Wrap, optimizer: Any, groups: Groups) -> list[Optimizer]:
@@ -129,7 +132,9 @@ def zero_outside(wrap: Wrap, optimizer: Any, groups: Groups) -> list[Optimizer]:
 
 
 def zero_inside(wrap: Wrap, optimizer: Any, groups: Groups) -> list[Optimizer]:
-    """Each rank's optimizer has all groups, with that rank's parameters in them."""
+    """The optimizer of each rank has all groups, but only with that rank's
+    parameters.
+    """
     from torch.distributed.optim import ZeroRedundancyOptimizer
 
     def warmed(params: Any, **options: Any) -> Optimizer:
@@ -139,7 +144,7 @@ def zero_inside(wrap: Wrap, optimizer: Any, groups: Groups) -> list[Optimizer]:
 
 
 def in_backward(wrap: Wrap, optimizer: Any, groups: Groups) -> list[Optimizer]:
-    """One optimizer per parameter, which steps as soon as the gradient is there."""
+    """One optimizer per parameter. It steps as soon as the gradient is there."""
 
     def step(optimizer: Optimizer, _: Tensor) -> None:
         optimizer.step()
@@ -183,14 +188,14 @@ def build(
 def train(
     training: Training, seed: int, micro_batches: int = 1, inputs: int = 12
 ) -> None:
-    """One update."""
+    """Makes one update."""
     model, optimizers = training
     data = torch.Generator().manual_seed(seed)
     for left in reversed(range(micro_batches)):
         local_only = left and hasattr(model, "no_sync")
         with model.no_sync() if local_only else contextlib.nullcontext():
             model(torch.randn(4, inputs, generator=data)).square().mean().backward()
-    if len(optimizers) == 1:  # else each has stepped in the backward
+    if len(optimizers) == 1:  # else they step in the backward
         optimizers[0].step()
         optimizers[0].zero_grad()
 

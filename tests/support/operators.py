@@ -1,4 +1,4 @@
-"""Counts tensor operators: the cost of a computation without the noise of a clock."""
+"""Counts tensor operators: what a computation costs, without the noise of a clock."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Operators(TorchDispatchMode):
-    """What is computed under it, views aside.
+    """Records what is computed while it is active, except views.
 
     Attributes:
         names: Of each operator that makes a tensor.
-        largest: Elements of the largest that is made.
-        host_reads: Numbers taken out of tensors.
+        largest: Number of elements of the largest tensor.
+        host_reads: How often a number was taken out of a tensor.
     """
 
     def __init__(self) -> None:

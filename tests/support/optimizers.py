@@ -1,7 +1,7 @@
 """The table of optimizers under test: every contract runs over every row.
 
-A row says how to build an optimizer over given parameters, and what it needs. What a
-class cannot do, wrapped or bare, stands in broken_upstream.py.
+A row says how to build an optimizer for given parameters, and what it needs. What a
+class cannot do, wrapped or bare, is listed in broken_upstream.py.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ class Row:
                 param.grad = grad.to_sparse(1) if self.sparse else grad
 
     def step(self, optimizer: Optimizer, params: list[Parameter], update: int) -> None:
-        """One update with the gradients of its number, the same for every optimizer."""
+        """One update. Its number decides the gradients, so they are the same for
+        all.
+        """
 
         def closure() -> float:
             optimizer.zero_grad()
@@ -117,12 +119,14 @@ class Row:
 
 def seed(number: int) -> None:
     torch.default_generator.manual_seed(number)
-    np.random.seed(number)  # what Kron draws from
+    np.random.seed(number)  # Kron draws from it
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Other libraries warn of their own calls into torch; that is not ours to test."""
+    """Hides warnings about other libraries' own calls into torch; we do not test
+    those.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This overload of")
         warnings.filterwarnings("ignore", message="Sparse invariant checks")
@@ -131,7 +135,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-# Pattern of the class name -> text of the warning that wrapping it gives.
+# Pattern of the class name -> text of the warning when it is wrapped.
 WARNINGS = {
     r"RAdam|^Ranger": "rectifies the variance",
     r"^SWATS$": "switches for good",
@@ -200,10 +204,10 @@ def _classes(module: Any) -> dict[str, type[Optimizer]]:
     }
 
 
-# Refused by Warmed, with the reason: test_couplings.py has them.
+# Warmed refuses these; test_couplings.py has the reasons.
 REFUSED = r"^DAdapt|^Prodigy|^A2Grad|^ApolloDQN$|^AliG$"
 
-# What cannot be built from parameters and defaults, and what it wants besides.
+# What cannot be built from parameters and defaults, and what it needs.
 UNBUILDABLE = {
     "AdaLOMO": "a model; it has no step()",
     "AdamMini": "a model",
@@ -256,14 +260,14 @@ ROWS = {**TORCH_ROWS, **{row.name: row for row in _third_party_rows()}}
 
 
 def sgd(*, lr: float = 1.0, **options: Any) -> tuple[Parameter, optim.SGD]:
-    """One weight, at 0, whose gradient is 1: an update moves it by the LR."""
+    """One weight at 0 with gradient 1: an update moves it by the LR."""
     param = Parameter(torch.zeros(1))
     param.grad = torch.ones(1)
     return param, optim.SGD([param], lr=lr, **options)
 
 
 def snapshot(optimizer: Optimizer, params: list[Parameter]) -> list[Any]:
-    """Parameters and state as plain copies that can be compared."""
+    """Plain copies of parameters and state, which can be compared."""
 
     def copy(value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -280,7 +284,7 @@ def snapshot(optimizer: Optimizer, params: list[Parameter]) -> list[Any]:
 
 
 def assert_same(expected: Any, actual: Any) -> None:
-    """Bit-equality of two snapshots."""
+    """Checks that two snapshots are bit-equal."""
     if isinstance(expected, Tensor):
         assert expected.dtype == actual.dtype
         assert torch.equal(expected.nan_to_num(7e7), actual.nan_to_num(7e7))

@@ -25,8 +25,8 @@ import torch
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-LR = 0.5  # a power of two: LR x factor is exact, yet a factor is not an LR
-TOTAL = 2**60  # in float64, an update more or less of a run so long is none
+LR = 0.5  # a power of two, so LR x factor is exact; not 1, so an LR is no factor
+TOTAL = 2**60  # in float64, one update more changes nothing
 
 Factor = Callable[[int, int], float]
 
@@ -77,7 +77,7 @@ class Row:
 
 
 def build(lr: float, beta2: float) -> Adam:
-    """An optimizer whose only parameter has no gradient: its steps cost nothing."""
+    """An optimizer whose only parameter has no gradient, so its steps cost nothing."""
     return Adam([torch.nn.Parameter(torch.zeros(1))], lr=lr, betas=(0.9, beta2))
 
 
@@ -85,7 +85,7 @@ def build(lr: float, beta2: float) -> Adam:
 
 
 def ramp(t: int, n: float, late: int = 0, start: float = 0.0) -> float:
-    """From `start` up by equal increments, to 1 at t = n + late."""
+    """Rises from `start` in equal steps, to 1 at t = n + late."""
     if t >= n + late:
         return 1.0
     progress = max(t - late, 0) / n
@@ -108,7 +108,7 @@ def one_minus_sqrt(progress: float) -> float:
 
 
 def radam(t: int, beta2: float) -> float:
-    """Rectification of RAdam, from the first k on at which there is one."""
+    """The rectification of RAdam, from the first k that has one."""
     rho_inf = 2.0 / (1.0 - beta2) - 1.0
 
     def rho(k: int) -> float:
@@ -131,16 +131,16 @@ def deepspeed_log(t: int, n: int) -> float:
 
 
 def _scope(module: str, optimizer: Optimizer, n: int) -> dict[str, Any]:
-    """What a line of a user of `module` sees."""
+    """The names that code of a user of `module` can use."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of their imports
+        warnings.simplefilter("ignore")  # from their imports
         names = dict(vars(importlib.import_module(module)))
     sizes = {"n": n, "lr": LR, "total": TOTAL, "decay": 100}
     return {**names, **sizes, "optimizer": optimizer}
 
 
 def _run_scheduler(module: str, theirs: str, n: int, beta2: float) -> list[float]:
-    """A scheduler of torch's kind: stepped after the optimizer."""
+    """For schedulers like torch's, which step after the optimizer."""
     optimizer = build(LR, beta2)
     scheduler = eval(theirs, _scope(module, optimizer, n))
     used = []
@@ -164,7 +164,7 @@ def _run_pytorch_warmup(theirs: str, n: int, beta2: float) -> list[float]:
 
 
 def timm_scheduler() -> Any:
-    """timm's schedulers, without its models, for which it needs torchvision."""
+    """timm's schedulers without its models, which would need torchvision."""
     if "timm" not in sys.modules:
         spec = importlib.util.find_spec("timm")
         assert spec is not None

@@ -1,4 +1,4 @@
-"""Processes of their own: fresh ones, and forks of one that has torch already."""
+"""New Python processes, and forks of one that has already imported torch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
-# Imported once, in the server that all are forked from; there is one per test process.
-# (torch.distributed.optim warns as it is imported.)
+# The server imports these once, and all processes are forked from it. Each test process
+# has one server. (torch.distributed.optim gives a warning when it is imported.)
 FORKS.set_forkserver_preload(
     [
         "torch._dynamo",
@@ -21,7 +21,7 @@ FORKS.set_forkserver_preload(
 
 
 def run_python(code: str, *options: str, cwd: Path | None = None) -> str:
-    """What the code prints; raises where it ends in an error."""
+    """What the code prints; raises an error if the code fails."""
     command = [sys.executable, *options, "-c", code]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=cwd)
     return done.stdout.strip()

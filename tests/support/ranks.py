@@ -1,4 +1,4 @@
-"""Process groups that live in worker processes and run functions, one after another."""
+"""Process groups that live in worker processes and run one function after another."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.processes import FORKS
 
 
 class Ranks:
-    """A process group of `size` ranks (gloo), started when it is first used.
+    """A process group of `size` ranks (gloo), which starts when it is first used.
 
     Args:
         size: How many ranks.
@@ -36,7 +36,7 @@ class Ranks:
         """What the function returns on each rank.
 
         The first rank that fails ends all of them, since the others may be waiting for
-        it; the next call starts new ones.
+        it. The next call starts new ones.
 
         Raises:
             AssertionError: It failed on a rank; the message has the traceback.
@@ -71,7 +71,7 @@ class Ranks:
         self._workers = []
 
     def _start(self) -> None:
-        # A file to meet at: a port could be taken.
+        # They meet at a file, since a port could be taken.
         self._folder = tempfile.TemporaryDirectory()
         store = Path(self._folder.name) / "store"
         for rank in range(self.size):
@@ -84,7 +84,7 @@ class Ranks:
 
 
 def _serve(pipe: Connection, store: Path, rank: int, size: int, seconds: float) -> None:
-    faulthandler.enable()  # lest a crash of torch leave no word
+    faulthandler.enable()  # else a crash of torch says nothing
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     distributed.init_process_group(
@@ -109,6 +109,6 @@ def on_all_ranks(value: Any) -> list[Any]:
 
 
 def alike(of_ranks: list[Any]) -> Any:
-    """What all ranks have said, if they have said the same."""
+    """What all ranks have said; they must have said the same."""
     assert len(set(map(repr, of_ranks))) == 1
     return of_ranks[0]

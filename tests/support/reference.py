@@ -1,4 +1,4 @@
-"""The obvious twin of `Warmed`: a loop that sets the LR by hand."""
+"""The simple twin of `Warmed`: a loop that sets the LR by hand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def stepped_at(
     used = [float(lr) for lr in scaled]
     step()
     for group, base, lr, factor in zip(groups, bases, scaled, factors, strict=True):
-        written = group["lr"] is not lr  # by the optimizer, so in effective units
+        written = group["lr"] is not lr  # by the optimizer: in effective units
         group["lr"] = group["lr"] / factor if written else base
     return used
 
@@ -43,13 +43,13 @@ def watch(optimizer: Optimizer, look: Callable[[Optimizer], Any]) -> list[Any]:
         seen.append(look(optimizer))
         return step(*args, **kwargs)
 
-    noting._wrapped_by_lr_sched = True  # what schedulers call theirs
+    noting._wrapped_by_lr_sched = True  # as schedulers mark theirs
     optimizer.step = noting
     return seen
 
 
 def effective(warmed: Warmed, updates: int) -> list[float]:
-    """Effective LR of group 0 over so many steps, as the wrapped optimizer sees it."""
+    """The effective LR of group 0 in each of `updates` steps."""
     used = watch(warmed.wrapped, lambda inner: lrs(inner)[0])
     for _ in range(updates):
         warmed.step()

@@ -1,4 +1,4 @@
-"""Streams of gradients whose second moments are known, read as a warmup reads them."""
+"""Gradients whose second moments are known, read in the same way as a warmup does."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Stream:
         self.m = None if beta1 is None else averages(gradients, beta1)
 
     def at(self, update: int, every: int = 5, window: int = 5) -> Reading:
-        """The reading after `update` of a window sampled `every` so many updates."""
+        """The reading after `update`; its samples are `every` updates apart."""
         first = max(update - every * (window - 1), 1 + (update - 1) % every)
         ring = self.v[first - 1 : update : every]
         m = None if self.m is None else self.m[update - 1]
@@ -49,7 +49,7 @@ class Stream:
         )
 
     def across(self, update: int, span: int) -> Reading:
-        """The reading of two samples, `span` apart."""
+        """The reading of two samples that are `span` updates apart."""
         return self.at(update, every=span, window=2)
 
     def all(self) -> list[Reading]:

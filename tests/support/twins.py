@@ -1,7 +1,7 @@
-"""One run made twice: warmed by `Warmed`, or by a schedule that does it by hand.
+"""The same run twice: warmed by `Warmed`, or by a schedule that does it by hand.
 
-All factors are powers of two times a small whole number, so products are exact and the
-two runs must be bit-equal, inside any framework.
+All factors are powers of two times a small whole number, so products are exact. The two
+runs must be bit-equal, inside any framework.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def factor(update: int) -> float:
 
 
 def used_lrs(updates: int) -> list[float]:
-    """What the wrapped optimizer must have stepped at, update for update."""
+    """The LRs at which the wrapped optimizer must have stepped."""
     return [LR * decay(update) * factor(update) for update in range(updates)]
 
 

@@ -1,7 +1,7 @@
-"""What users write, for the type checkers; nothing here is run.
+"""Code as users write it, for the type checkers; nothing in here is run.
 
-A line with `# type: ignore` is a mistake that a checker must find: they complain of a
-comment that ignores nothing.
+A line with `# type: ignore` is a mistake that a checker must find. If it does not, it
+complains about a comment that ignores nothing.
 """
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
@@ -21,7 +21,7 @@ from warmopt.warmed import ModeName
 
 @dataclass
 class Config:
-    """Of a training script; the modes complete here too."""
+    """Of a training script; editors complete the modes here too."""
 
     mode: ModeName = "cosine"
     steps: int | float = 0.1

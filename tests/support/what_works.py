@@ -1,6 +1,6 @@
 """What `docs/what-works.md` says, and which tests show it.
 
-The page is written from a whole run of the tests:
+A run of all tests writes the page:
     python -m pytest --write-what-works=docs/what-works.md
 """
 
@@ -20,7 +20,7 @@ FRAMEWORKS = "Frameworks"
 ADDED = "What the wrapped optimizer adds"
 ADAPTIVE = "Adaptive mode"
 
-# Section, what works, and the tests that show it: file, then the start of each name.
+# Section, what works, and the tests that show it: the file, then how names begin.
 WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
     (
         SCHEDULERS,
