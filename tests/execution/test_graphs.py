@@ -194,9 +194,7 @@ def test_what_a_graph_would_freeze_is_refused(
 def test_a_group_that_is_not_yet_ready_to_be_captured_is_refused(
     device: str, named: str, capturing: dict[str, bool]
 ) -> None:
-    """It was added after the last step, or its parameter is not on the device of
-    the LR.
-    """
+    """Added after the last step, or with a parameter on another device than the LR."""
     warmed = Warmed(torch.optim.SGD(parameters(), torch.tensor(0.1)), steps=4)
     late = [Parameter(torch.zeros(1)), Parameter(torch.zeros(1, device=device))]
     warmed.wrapped.add_param_group({"params": late})

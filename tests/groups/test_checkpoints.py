@@ -83,9 +83,7 @@ def run(folder: Path, every: int, kill_at: int = 0) -> int | None:
 def test_a_run_killed_anywhere_and_resumed_ends_bit_equal(
     points: int, tmp_path: Path
 ) -> None:
-    """SIGKILL at a random call: in a step with a scaled LR, or in a half-written
-    file.
-    """
+    """SIGKILL at a random call: in a step with a scaled LR, in a half-written file."""
     calls, at = {}, set()
     for every in (1, 3):
         (whole := tmp_path / f"every {every}").mkdir()
@@ -201,9 +199,7 @@ def test_a_state_of_which_one_group_is_bare_moves_the_other() -> None:
 def test_a_state_that_lacks_some_of_our_keys_resumes_by_its_count(
     lacks: list[str], updates: int
 ) -> None:
-    """As in a state from before warmopt had these keys. The live count does not
-    matter.
-    """
+    """As in a state from before warmopt had these keys, for any live count."""
     old, params = started()
     for update in range(3, updates + 1):
         ROW.step(old, params, update)
@@ -368,9 +364,7 @@ BROKEN: list[tuple[Place, Any, type[Exception], str]] = [
 def test_a_broken_state_is_refused_and_changes_nothing(
     place: Place, value: Any, kind: type[Exception], words: str
 ) -> None:
-    """Parameters, state, groups and warmup are bit-equal, now and after one more
-    update.
-    """
+    """Parameters, state, groups and warmup are bit-equal, now and an update later."""
     state = copy.deepcopy(started()[0].state_dict())
     changed(state, place, value)
     error, same, failed, _ = loaded(state)

@@ -75,9 +75,7 @@ def bare(tensor_lr: bool) -> Optimizer:
 
 
 def curve(optimizer: Optimizer, scheduler: Any, every: int, watched: Optimizer) -> list:
-    """LRs and betas at the steps of `watched`; the scheduler steps every `every`
-    updates.
-    """
+    """LRs and betas at the steps of `watched`; the scheduler steps less often."""
     seen = watch(watched, lambda inner: [lrs(inner), inner.param_groups[0]["betas"]])
     for update in range(1, UPDATES + 1):
         optimizer.step()

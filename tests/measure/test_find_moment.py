@@ -180,9 +180,7 @@ def test_complex_parts_are_squared_apart() -> None:
 
 
 def test_the_first_moment_comes_with_it() -> None:
-    """Only if it is one: LaProp averages gradients that were already divided by the
-    root.
-    """
+    """Only if it is one: LaProp averages gradients divided by the root."""
     for make, expected in (
         (optim.Adam, "exp_avg"),
         (optim.RMSprop, None),

@@ -16,9 +16,7 @@ from warmopt._measure.statistics import median_variance, statistics
 
 
 def window(seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Noise of very different sizes, with a zero tensor, a padded one and a zero
-    reading.
-    """
+    """Noise of very different sizes; a zero tensor, a padded one, a zero reading."""
     generator = torch.Generator().manual_seed(seed)
     sizes = torch.logspace(-12, 4, 7)[:, None]
     ring = sizes * torch.empty(5, 7, 64).exponential_(generator=generator)

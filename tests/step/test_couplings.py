@@ -203,9 +203,7 @@ def test_rprop_keeps_the_first_factor() -> None:
 def test_swats_takes_a_low_lr_for_a_sign_to_switch(
     cls: type[Optimizer], lr: float, steps: int
 ) -> None:
-    """With a warmup it becomes SGD at a tiny LR before update 10; without, it stays
-    Adam.
-    """
+    """With a warmup it is SGD at a tiny LR before update 10; without, it is Adam."""
 
     def switched(factors: list[float]) -> bool:
         optimizer = cls([param()], lr=lr)
@@ -335,9 +333,7 @@ def test_a_scheduler_that_warms_up_too_is_warned_of() -> None:
 def test_a_scheduler_that_begins_at_zero_is_warned_of_at_the_first_real_update() -> (
     None
 ):
-    """As transformers' schedules do. A step at LR 0 may only be there to save the
-    state.
-    """
+    """As transformers' schedules do. A step at LR 0 may only save the state."""
     warmed = Warmed(torch.optim.SGD([param()], lr=1.0), steps=4)
     scheduler = torch.optim.lr_scheduler.LambdaLR(warmed, lambda t: min(t / 4, 1.0))
     warmed.step()
@@ -348,9 +344,7 @@ def test_a_scheduler_that_begins_at_zero_is_warned_of_at_the_first_real_update()
 
 @pytest.mark.parametrize("case", ["frozen", "thawed", "loaded"])
 def test_groups_that_begin_in_a_run_that_goes_on_are_not_warned_of(case: str) -> None:
-    """Plain SGD has no state that shows the run is old; a decayed LR is no second
-    warmup.
-    """
+    """Plain SGD has no state that shows it; a decayed LR is no second warmup."""
     first, second = param(), param()
     second.requires_grad_(False)
     bare = torch.optim.SGD([{"params": [first]}, {"params": [second]}], lr=1.0)
@@ -384,9 +378,7 @@ def test_a_run_that_goes_on_at_a_low_lr_is_not_warned_of() -> None:
 
 
 def test_a_rewarm_at_a_low_lr_is_not_warned_of() -> None:
-    """Not even with SGD, whose state does not show that the run has gone on for a
-    while.
-    """
+    """Not even with SGD, which has no state that shows an older run."""
     weight = param()
     warmed = Warmed(torch.optim.SGD([weight], lr=1.0), steps=4)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(warmed, 0.5)

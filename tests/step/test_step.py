@@ -19,9 +19,7 @@ SGD = ROWS["sgd-loop"]
 
 @pytest.mark.parametrize(("mode", "shape"), [("linear", linear), ("cosine", cosine)])
 def test_every_update_is_that_of_a_hand_scaled_loop(row: Row, mode: str, shape) -> None:
-    """Parameters and state are bit-equal at every update, during the warmup and
-    after it.
-    """
+    """Parameters and state are bit-equal at every update, in the warmup and after."""
     params, expected_params = row.params(), row.params()
     warmed = row.wrap(params, steps=5, mode=mode)
     expected = row.build(expected_params)

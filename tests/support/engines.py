@@ -50,9 +50,7 @@ def bare(optimizer: Optimizer) -> Optimizer:
 
 
 def net() -> nn.Module:
-    """30 rows, 3 and 1: uneven shards, and none on some ranks. Large and small
-    layers.
-    """
+    """30 rows, 3 and 1: uneven shards, and none on some ranks. Large and small."""
     torch.manual_seed(0)
     layers = nn.Linear(12, 30), nn.Tanh(), nn.Linear(30, 3), nn.Tanh(), nn.Linear(3, 1)
     return nn.Sequential(*layers)
@@ -117,8 +115,7 @@ def fsdp1(model: nn.Module) -> nn.Module:
 
 
 # --- how the optimizers are built -----------------------------------------------------
-# torch.distributed.optim warns when it is imported. The server of the workers has done
-# it.
+# torch.distributed.optim warns on import; the workers' server has imported it.
 
 
 def one(wrap: Wrap, optimizer: Any, groups: Groups) -> list[Optimizer]:
@@ -132,9 +129,7 @@ def zero_outside(wrap: Wrap, optimizer: Any, groups: Groups) -> list[Optimizer]:
 
 
 def zero_inside(wrap: Wrap, optimizer: Any, groups: Groups) -> list[Optimizer]:
-    """The optimizer of each rank has all groups, but only with that rank's
-    parameters.
-    """
+    """Each rank's optimizer has all groups, but only that rank's parameters."""
     from torch.distributed.optim import ZeroRedundancyOptimizer
 
     def warmed(params: Any, **options: Any) -> Optimizer:

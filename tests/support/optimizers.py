@@ -99,9 +99,7 @@ class Row:
                 param.grad = grad.to_sparse(1) if self.sparse else grad
 
     def step(self, optimizer: Optimizer, params: list[Parameter], update: int) -> None:
-        """One update. Its number decides the gradients, so they are the same for
-        all.
-        """
+        """One update; its number decides the gradients, the same for all."""
 
         def closure() -> float:
             optimizer.zero_grad()
@@ -124,9 +122,7 @@ def seed(number: int) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hides warnings about other libraries' own calls into torch; we do not test
-    those.
-    """
+    """Hides warnings about calls of other libraries into torch."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This overload of")
         warnings.filterwarnings("ignore", message="Sparse invariant checks")
