@@ -80,7 +80,7 @@ def test_a_framework_handle_that_copies_our_attributes_stays_in_step() -> None:
 
 
 def test_an_abandoned_wrapper_does_not_act() -> None:
-    """Its hooks on the wrapped optimizer are weak, and no cycle keeps it alive."""
+    """Its hooks refer to it weakly, and no cycle keeps it alive."""
     _, optimizer = sgd()
     first = Warmed(optimizer, steps=4, mode="cosine")
     gone = weakref.ref(first)

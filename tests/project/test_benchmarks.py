@@ -108,7 +108,7 @@ def test_the_first_blocks_of_a_quad_may_be_dearer() -> None:
 
 
 class Cold:
-    """To enter it makes the next blocks slower, by half as much each time."""
+    """Once entered, blocks are slower, each by half as much as the one before."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine

@@ -344,7 +344,7 @@ def test_a_scheduler_that_begins_at_zero_is_warned_of_at_the_first_real_update()
 
 @pytest.mark.parametrize("case", ["frozen", "thawed", "loaded"])
 def test_groups_that_begin_in_a_run_that_goes_on_are_not_warned_of(case: str) -> None:
-    """Plain SGD has no state that shows it; a decayed LR is no second warmup."""
+    """Plain SGD has no state to show an old run; a decayed LR is no second warmup."""
     first, second = param(), param()
     second.requires_grad_(False)
     bare = torch.optim.SGD([{"params": [first]}, {"params": [second]}], lr=1.0)
