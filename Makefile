@@ -50,8 +50,8 @@ clean:
 	rm -rf .venv build dist *.egg-info .coverage .hypothesis .*_cache
 
 # A stamp is newer than what it was installed from, so a second run starts at once.
-.venv/installed-%: pyproject.toml constraints.txt tests/no-deps.txt
+.venv/installed-%: pyproject.toml constraints.txt tests/support/no-deps.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
-	[ $* = cli ] || $(BIN)/python -m pip install --quiet --no-deps --requirement tests/no-deps.txt
+	[ $* = cli ] || $(BIN)/python -m pip install --quiet --no-deps --requirement tests/support/no-deps.txt
 	touch $@

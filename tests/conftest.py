@@ -6,13 +6,13 @@ import hypothesis
 import pytest
 import torch
 
-from tests import what_works
-from tests.broken_upstream import BROKEN_UPSTREAM
-from tests.optimizers import ROWS, Row
-from tests.ranks import Ranks
+from tests.support import what_works
+from tests.support.broken_upstream import BROKEN_UPSTREAM
+from tests.support.optimizers import ROWS, Row
+from tests.support.ranks import Ranks
 
 torch.set_num_threads(1)  # the tensors are tiny
-# The same examples in every run, however slow the machine.
+# The same examples in every run, even on a slow machine.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
@@ -56,13 +56,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """A test that upstream breaks must fail with the error that the table names."""
+    """A test that upstream breaks must fail with the error in the table."""
     message = _upstream_error(item)
     try:
         return (yield)
     except (Exception, pytest.fail.Exception) as error:
         if message and message not in f"{type(error).__name__}: {error}":
-            # Not an xfail any more, whatever the marker says.
+            # It is no longer an xfail, whatever the marker says.
             item.session.shouldfail = (
                 f"{item.name}: expected {message!r}, got {error!r}"
             )

@@ -6,7 +6,7 @@ Run it from the root of the repository: python -m docs.scripts.write_coming_from
 from itertools import groupby
 from pathlib import Path
 
-from tests.peers import ROWS, Row
+from tests.support.peers import ROWS, Row
 
 PAGE = Path(__file__).parent.parent / "coming-from.md"
 
@@ -16,7 +16,7 @@ HEAD = """\
 For each line that you write there, the line to write here: it gives the same learning
 rate at every update of the warmup, and where it does not, the note says so. The tests
 run our lines against the formula of each peer, and against the peer itself where it is
-marked with ✓. This page is made from the table in `tests/peers.py`, by
+marked with ✓. This page is made from the table in `tests/support/peers.py`, by
 `python -m docs.scripts.write_coming_from`.
 
 ## Before and after

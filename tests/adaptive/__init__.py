@@ -1,0 +1,1 @@
+"""Adaptive mode: when a warmup counts as settled, and what it does then."""

@@ -1,0 +1,1 @@
+"""Real process groups: the same warmup on every rank."""

@@ -1,0 +1,1 @@
+"""Other ways to run a step: `torch.compile`, CUDA graphs, a GPU."""

@@ -1,0 +1,1 @@
+"""Real trainers of other libraries around a warmed optimizer."""

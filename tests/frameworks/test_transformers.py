@@ -1,0 +1,104 @@
+"""The real Trainer of transformers, with a tiny model of random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support import twins
+from tests.support.twins import LR, decay, used_lrs
+
+pytestmark = pytest.mark.xdist_group("transformers")
+
+UPDATES = 6
+
+
+def trainer(
+    folder: Path, by_hand: bool = False, callbacks: Any = (), **options: Any
+) -> tuple[Any, list[float]]:
+    """The Trainer of a new model, and the LRs that the inner step sees."""
+    from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+
+    torch.manual_seed(0)
+    tiny = {"n_layer": 1, "n_head": 1, "n_embd": 4, "n_positions": 4, "vocab_size": 7}
+    model = GPT2LMHeadModel(GPT2Config(**tiny))
+    optimizer, scheduler, used = twins.build(model.parameters(), by_hand)
+    arguments = TrainingArguments(
+        folder,
+        max_steps=UPDATES,
+        per_device_train_batch_size=2,
+        use_cpu=True,
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        **{"logging_steps": 1, "save_strategy": "no", **options},
+    )
+    tokens = torch.randint(7, (32, 4), generator=torch.Generator().manual_seed(0))
+    data = [{"input_ids": row, "labels": row} for row in tokens]
+    made = Trainer(
+        model,
+        arguments,
+        train_dataset=data,
+        callbacks=[*callbacks],
+        optimizers=(optimizer, scheduler),
+    )
+    return made, used
+
+
+def logged(trainer: Any, key: str) -> list[float]:
+    return [entry[key] for entry in trainer.state.log_history if key in entry]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"gradient_accumulation_steps": 2}, {"bf16": True}], ids=str
+)
+def test_trainer_warms_by_real_updates_as_a_schedule_by_hand(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    warmed, used = trainer(tmp_path, **options)
+    warmed.train()
+    by_hand, used_by_hand = trainer(tmp_path, by_hand=True, **options)
+    by_hand.train()
+    assert used == used_lrs(UPDATES) == used_by_hand
+    assert logged(warmed, "learning_rate") == [LR * decay(t) for t in range(UPDATES)]
+    torch.testing.assert_close(
+        warmed.model.state_dict(), by_hand.model.state_dict(), rtol=0.0, atol=0.0
+    )
+
+
+def test_run_resumed_in_mid_warmup_goes_on_bit_equal(tmp_path: Path) -> None:
+    """optimizer.pt is read with weights_only=True."""
+    whole, _ = trainer(tmp_path, save_strategy="steps", save_steps=3)
+    whole.train()
+    resumed, used = trainer(tmp_path)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert used == used_lrs(UPDATES)[3:]
+    torch.testing.assert_close(
+        whole.model.state_dict(), resumed.model.state_dict(), rtol=0.0, atol=0.0
+    )
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["warmed", "bare"])
+def test_effective_lr_is_logged_beside_the_base_lr(
+    by_hand: bool, tmp_path: Path
+) -> None:
+    """In the history, and in every logger that comes after the callback."""
+    from transformers import TrainerCallback
+
+    from warmopt.transformers import EffectiveLRCallback
+
+    seen = []
+
+    class Logger(TrainerCallback):
+        def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
+            seen.append(logs)
+
+    callbacks = [EffectiveLRCallback(), Logger()]
+    run, used = trainer(tmp_path, by_hand, callbacks, logging_steps=2)
+    run.train()
+    key = "effective_learning_rate"
+    expected = [] if by_hand else used[1::2]
+    assert logged(run, key) == expected
+    assert [logs[key] for logs in seen if key in logs] == expected

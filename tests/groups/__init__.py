@@ -1,0 +1,1 @@
+"""What param groups keep between steps: lengths, counts, checkpoints, schedules."""

@@ -1,0 +1,1 @@
+"""How the second moment is found in an optimizer, sampled and summed up."""

@@ -1,0 +1,1 @@
+"""All around the package: docs, site, types, wheel, command line, benchmarks."""

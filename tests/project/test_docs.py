@@ -1,0 +1,176 @@
+"""Every example in README, docs and docstrings runs and prints what it says."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import warmopt
+from tests.support import ROOT, what_works
+from warmopt import Trace, Warmed
+
+DOCS = ROOT / "docs"
+MODULES = ["warmopt"] + [
+    module.name
+    for module in pkgutil.walk_packages(warmopt.__path__, "warmopt.")
+    if not module.ispkg and module.name != "warmopt.__main__"
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_in_docstrings_run(name: str) -> None:
+    module = importlib.import_module(name)
+    failed, _ = doctest.testmod(module, extraglobs={"torch": torch})
+    assert failed == 0
+
+
+def test_doctest_finds_the_examples() -> None:
+    """Shows that the test above tests something."""
+    from warmopt import criteria, shapes, warmed
+    from warmopt._optimizers import second_moments
+
+    finder = doctest.DocTestFinder()
+    for module, least in (
+        (shapes, 11),
+        (warmed, 1),
+        (second_moments, 1),
+        (criteria, 5),
+    ):
+        assert sum(bool(found.examples) for found in finder.find(module)) >= least
+
+
+PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted(DOCS.glob("*.md")))]
+WITHOUT_PYTHON = {"changelog", "command-line", "contributing", "design"}
+WITHOUT_PYTHON |= {"mutants", "performance", "study", "what-works"}
+# Its sections do not need each other. Each shares a worker with the tests of the same
+# framework.
+BY_SECTION = "docs/frameworks.md"
+WORKERS = {"Lightning": "lightning", "transformers.Trainer": "transformers"}
+WORKERS["accelerate"] = "transformers"
+
+
+def blocks(text: str) -> list[str]:
+    """The Python code in a page, or in a part of it."""
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def programs() -> list[Any]:
+    """The Python blocks of each page, joined to one program."""
+    found = []
+    for page in PAGES:
+        text = (ROOT / page).read_text()
+        for part in text.split("\n## ") if page == BY_SECTION else [text]:
+            title = part.partition("\n")[0]
+            worker = pytest.mark.xdist_group(WORKERS.get(title, page))
+            if code := "\n".join(blocks(part)):
+                name = f"{page}: {title}"
+                found.append(pytest.param(code, id=name, marks=worker))
+    return found
+
+
+@pytest.mark.parametrize("code", programs())
+# What dynamo imports at its first compilation gives warnings.
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+# Lightning's own call into torch, and its advice to load data in processes.
+@pytest.mark.filterwarnings(r"ignore:`isinstance\(treespec, LeafSpec\)` is depr")
+@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many")
+def test_the_python_blocks_of_a_page_run(
+    code: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All blocks run as one program. `# prints` says what a line prints."""
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "page", "exec"), {"__name__": "page"})
+    expected = re.findall(r"# prints (.*)", code)
+    assert expected or "torch.cuda" in code
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if line in expected] == expected, printed
+
+
+def test_every_page_has_examples_that_run() -> None:
+    """Except for pages that a program writes."""
+    run = {str(program.id).partition(":")[0] for program in programs()}
+    assert {*PAGES} - run == {f"docs/{name}.md" for name in WITHOUT_PYTHON}
+
+
+def test_the_commands_of_the_pages_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Except for the demo, which test_cli runs."""
+    from typer.testing import CliRunner
+
+    from warmopt._tools.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    warmed = Warmed(torch.optim.Adam([weight]), steps=9, trace=(trace := Trace()))
+    while not warmed.done:
+        warmed.step()
+    trace.save("run.jsonl")
+    run = set()
+    for page in PAGES:
+        shell = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+        for line in "".join(shell).splitlines():
+            command, _, options = line.removeprefix("python -m ").partition(" ")
+            if command == "warmopt" and not options.startswith("demo"):
+                result = CliRunner().invoke(app, options.split())
+                assert result.exit_code == 0, (page, line, result.output)
+                run.add(options.split()[0])
+    assert run == {"preview", "replay"}
+
+
+def test_the_commands_of_the_readme_are_targets_of_the_makefile() -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    commands = re.findall(r"^make ([a-z-]+)", (ROOT / "README.md").read_text(), re.M)
+    assert {"demo", "test"} <= set(commands) <= set(targets)
+
+
+def test_the_table_of_modes_in_the_readme_has_every_mode() -> None:
+    rows = re.findall(r"^\| `([a-z_0-9]+)` \|", (ROOT / "README.md").read_text(), re.M)
+    assert rows == list(warmopt.shapes.MODES)
+
+
+def test_every_public_name_is_documented() -> None:
+    for name in MODULES:
+        module = importlib.import_module(name)
+        assert module.__doc__
+        assert all(isinstance(public, str) for public in module.__all__)
+        for public in module.__all__:
+            value = getattr(module, public)
+            if callable(value) and getattr(value, "__module__", "") == name:
+                assert value.__doc__, f"{name}.{public}"
+
+
+def test_the_page_on_the_design_shows_the_map() -> None:
+    """It is the docstring of the package."""
+    page = (DOCS / "design.md").read_text()
+    ((file, after, before),) = re.findall(
+        r"```{literalinclude} (\S+)\n:start-after: (.*)\n:end-before: '(.*)'\n", page
+    )
+    source = (DOCS / file).read_text()
+    shown = source.partition(after)[2].partition(before)[0]
+    assert "_update: " in shown
+    assert shown in warmopt.__doc__
+
+
+def test_the_page_of_what_works_has_the_rows_of_its_table() -> None:
+    """The numbers come from the run that wrote it; all else must equal the table."""
+    seen = (ROOT / "docs" / "what-works.md").read_text()
+    numbers = re.findall(r"\| (\d+|not run: needs a GPU) \| `\w+/test_", seen)
+    assert seen == what_works.page([int(n) if n.isdigit() else 0 for n in numbers])
+
+
+def test_every_row_of_what_works_names_tests_that_there_are() -> None:
+    for _, what, file, starts in what_works.WORKS:
+        source = (ROOT / "tests" / f"{file}.py").read_text()
+        for start in starts:
+            assert f"\ndef {start}" in source, (what, start)
