@@ -36,12 +36,26 @@ class Ramp:
     offset: int
     last: int
 
+    def within(self) -> Callable[[float], float]:
+        """Returns the function from a position, up to `last`, to the factor.
+
+        The factor of update 1 is at position 1. A step calls this function, so it looks
+        nothing up.
+        """
+        shape, steps, start, offset = self.shape, self.steps, self.start, self.offset
+
+        def factor(position: float) -> float:
+            return shape(position, steps, start)
+
+        def factor_with_offset(position: float) -> float:
+            ramped = position - offset
+            return shape(ramped, steps, start) if ramped > 0 else start
+
+        return factor_with_offset if offset else factor
+
     def factor(self, position: float) -> float:
-        """Factor at a position: that of update 1 is at 1; after the end it is 1."""
-        if position > self.last:
-            return 1.0
-        ramped = position - self.offset
-        return self.shape(ramped, self.steps, self.start) if ramped > 0 else self.start
+        """The factor at any position; after the end it is 1."""
+        return self.within()(position) if position <= self.last else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +125,7 @@ class Pace:
 
         It is kept for many updates, so it reads the group's own keys when it is called.
         """
-        return ramp.factor
+        return ramp.within()
 
     def is_over(self, group: Group, ramp: Ramp) -> bool:
         """Whether the warmup is over after the updates that the group has done."""

@@ -176,11 +176,12 @@ class Adaptive(Pace):
 
     def follow(self, group: Group, ramp: Ramp) -> Callable[[int], float]:
         """Returns the function from an update to the factor at its position."""
-        steps, last = ramp.steps, ramp.last
+        steps, last, within = ramp.steps, ramp.last, ramp.within()
 
         def factor(update: int) -> float:
             fast = self.next_fast(group[FAST], group[SETTLED])
-            return ramp.factor(self.position(update, fast, steps, last))
+            position = self.position(update, fast, steps, last)
+            return within(position) if position <= last else 1.0
 
         return factor
 

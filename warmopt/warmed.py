@@ -194,15 +194,15 @@ class Warmed(Optimizer):
         the base LR. After an exception, LR and count are what they were; but an update
         counts that was done before a hook after it has failed.
         """
-        self._opt_called = True  # torch's schedulers ask whether a step came first
         wrapped, planner = self.wrapped, self._planner
-        groups = wrapped.param_groups
-        if planner.passes_on == groups:
-            return wrapped.step(*args, **kwargs) if args or kwargs else wrapped.step()
-        if planner.plain is not None and not (args or kwargs):
-            result = planner.plain(planner, groups, wrapped.step)
+        plain = planner.plain
+        if plain is not None and not (args or kwargs):
+            result = plain(planner, wrapped)
             if result is not UNUSUAL:
                 return result
+        self._opt_called = True  # torch's schedulers ask whether a step came first
+        if planner.passes_on == wrapped.param_groups:
+            return wrapped.step(*args, **kwargs) if args or kwargs else wrapped.step()
         return planner.run(wrapped, args, kwargs)
 
     # The wrapped step is hooked and profiled already; schedulers need not patch ours.
@@ -299,7 +299,7 @@ class Warmed(Optimizer):
         groups = self.wrapped.param_groups
         if self._planner.passes_on == groups:
             return [group["lr"] for group in groups]
-        used = {id(g): lr for g, lr in zip(*self._planner.last, strict=True)}
+        used = self._planner.last_lrs()
         if not all(id(group) in used for group in groups):
             for group, factor in zip(groups, self.factors, strict=True):
                 used.setdefault(id(group), group["lr"] * factor)

@@ -18,7 +18,7 @@ from benchmarks.overhead.record import Record, Row, interval, read
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "performance.md"
-BYTECODES = ROOT / "tests" / "baselines" / "bytecodes.json"
+BYTECODES = ROOT / "tests" / "support" / "bytecodes.json"
 
 HEAD = """\
 # What it costs

@@ -24,7 +24,7 @@ from tests.support.bytecodes import bytecodes
 from warmopt import Adaptive, Warmed
 from warmopt.warmed import ModeLike
 
-BASELINE = ROOT / "tests" / "baselines" / "bytecodes.json"
+BASELINE = ROOT / "tests" / "support" / "bytecodes.json"
 GROUPS = (1, 10, 100)
 
 

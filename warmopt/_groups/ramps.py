@@ -80,7 +80,7 @@ class Ramps:
             group: A param group in which a warmup has begun, or that has none.
             start: Factor at update 0; by default that of the group's LR.
         """
-        if not self.is_warming(group):
+        if self.is_done(group):
             return self.pace.held(group)
         return self.pace.follow(group, self.ramp(group, start))(int(group[UPDATES]) + 1)
 

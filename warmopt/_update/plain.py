@@ -1,8 +1,9 @@
 """The plain step, without the price of all that could happen but does not.
 
-It is what `Update` does where there is only one lane, float learning rates, no
-arguments and no hooks; the tests run under both, and both give the same bits. Whatever
-is unusual it hands over untouched, by returning `UNUSUAL`, and then `Update` runs.
+It does what `Update` does if there are no arguments and no hooks, and if all groups
+have float learning rates, the same count and one factor. The tests run with it and
+without it. Whatever is unusual it hands over untouched, by returning `UNUSUAL`; then
+`Update` runs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
 
 from warmopt._device import is_capturing
 from warmopt._keys import UPDATES, Group
@@ -20,76 +24,122 @@ from warmopt._update.update import Scaled
 __all__ = ["UNUSUAL", "plain_step"]
 
 UNUSUAL = object()
-"""What a plain step returns where it has done nothing."""
+is_used = True  # only tests set it to False
 
-is_used = True
-"""Only tests set this to False, to see that nothing depends on it."""
+PlainStep = Callable[[Any, Optimizer], Any]
+"""Takes the planner and the wrapped optimizer. It does not keep the planner, which
+keeps the step: such a cycle would hold the parameters after the wrapper is gone."""
 
 
-def plain_step(plan: Plan) -> Callable[..., Any] | None:
-    """Returns the step for a plan; None if its steps are not plain.
-
-    The step takes the planner, the live param groups and the wrapped step. It keeps no
-    reference to the planner, since that keeps the step: a cycle would keep the
-    parameters in memory after the last reference to the wrapper is gone.
-    """
-    is_plain = len(plan.lanes) == 1 and plan.lanes[0].groups == plan.groups
-    if not (is_used and is_plain) or plan.is_compiled or plan.due_in <= 1:
+def plain_step(plan: Plan) -> PlainStep | None:
+    """Returns the plain step of a plan; None if its steps are not plain."""
+    is_one_lane = len(plan.lanes) == 1 and plan.lanes[0].groups == plan.groups
+    if not (is_used and is_one_lane) or plan.is_compiled or plan.momentum_start:
         return None
-    lane, groups = plan.lanes[0], plan.groups
-    first, number, follow = groups[0], len(groups), lane.follow
-    # The first update is not plain either: a plan then looks at the LR of schedulers.
-    if plan.momentum_start is not None or not first[UPDATES]:
+    count = plan.groups[0][UPDATES]
+    # At `limit` a reading is due, or the warmup may be over. At update 1 a plan looks
+    # at the LRs of schedulers.
+    limit = min(plan.lanes[0].last, count + plan.due_in)
+    has_tensors = any(isinstance(group["lr"], Tensor) for group in plan.groups)
+    if not count or limit <= count + 1 or has_tensors:
         return None
-    before, after, before_all, after_all = plan.hooks
-    may_capture = plan.may_capture
-    # A reading is due at this update, or the warmup may be over: that is not plain.
-    limit = min(lane.last, first[UPDATES] + plan.due_in)
     if plan.due_in < math.inf:
         plan.due_in = 0  # the next step that is not plain looks, and counts from there
+    return (_one if len(plan.groups) == 1 else _many)(plan, limit)
 
-    def step(planner: Any, live: list[Group], run: Callable[[], Any]) -> Any:
-        update = first[UPDATES] + 1
-        try:
-            is_same = bool(live) and live[0] is first and live == groups
-        except RuntimeError:  # it compared tensors, so other groups have come
-            return UNUSUAL
+
+def _is_interfered(may_capture: bool) -> Callable[[], Any]:
+    """Whether a compiler or a CUDA graph takes part in the step."""
+    if not may_capture:
+        return in_compiled_region
+    return lambda: in_compiled_region() or is_capturing()
+
+
+def _one(plan: Plan, limit: float) -> PlainStep:
+    hooks, follow, group = plan.hooks, plan.lanes[0].follow, plan.groups[0]
+    is_interfered = _is_interfered(plan.may_capture)
+
+    def step(planner: Any, wrapped: Optimizer) -> Any:
+        live, count, base = wrapped.param_groups, group[UPDATES], group["lr"]
         if (
-            update >= limit
-            or not is_same
-            or before
-            or after
-            or before_all
-            or after_all
-            or in_compiled_region()
-            or (may_capture and is_capturing())
+            count + 1 >= limit
+            or not base
+            or any(hooks)
+            or live[0] is not group
+            or len(live) != 1
+            or is_interfered()
+            or (not count % ASKED_EVERY and is_frozen(group["params"]))
         ):
             return UNUSUAL
-        bases = [group["lr"] for group in live]
-        counts = [group[UPDATES] for group in live]
-        if counts.count(update - 1) != number or not all(bases):
-            return UNUSUAL
-        if not (update - 1) % ASKED_EVERY:
-            for group in live:
-                if is_frozen(group["params"]):
-                    return UNUSUAL
-        factor = follow(update)
-        values = [base * factor for base in bases]
-        planner.last = live, values
+        factor = follow(count + 1)
+        value = base * factor
         try:
-            for group, value in zip(live, values):  # noqa: B905
-                group["lr"] = value
-            result = run()
-            for group, base, value in zip(live, bases, values):  # noqa: B905
-                if group["lr"] is value:
-                    group["lr"] = base
-                else:
-                    Scaled(group, "lr", base, value, factor).put_back()
-                group[UPDATES] = update
-        except BaseException:
-            for group, base, value in zip(live, bases, values, strict=True):
+            group["lr"] = value
+            result = wrapped.step()
+            if group["lr"] is value:
+                group["lr"] = base
+            else:
                 Scaled(group, "lr", base, value, factor).put_back()
+            group[UPDATES] = count + 1
+        except BaseException:
+            Scaled(group, "lr", base, value, factor).put_back()
             raise
+        planner.last_bases, planner.last_factor = (base,), factor
         return result
 
     return step
+
+
+def _many(plan: Plan, limit: float) -> PlainStep:
+    hooks, follow, groups = plan.hooks, plan.lanes[0].follow, plan.groups
+    is_interfered, key = _is_interfered(plan.may_capture), UPDATES
+
+    def step(planner: Any, wrapped: Optimizer) -> Any:
+        live, count = wrapped.param_groups, groups[0][key]
+        if (
+            count + 1 >= limit
+            or any(hooks)
+            or live[0] is not groups[0]  # so that no tensors are compared below
+            or is_interfered()
+            or (not count % ASKED_EVERY and _is_any_frozen(groups))
+        ):
+            return UNUSUAL
+        factor = follow(count + 1)
+        bases: list[Any] = []
+        try:
+            if live != groups:  # lists look at identity first
+                return UNUSUAL
+            for group in groups:
+                base = group["lr"]
+                if not base or group[key] != count:
+                    _put_back(groups, bases, factor)
+                    return UNUSUAL
+                bases.append(base)
+                group["lr"] = base * factor
+            result = wrapped.step()
+            for group, base in zip(groups, bases):  # noqa: B905 (strict is slower)
+                if group["lr"] == base * factor:
+                    group["lr"] = base
+                else:
+                    Scaled(group, "lr", base, base * factor, factor).put_back()
+                group[key] = count + 1
+        except BaseException:
+            _put_back(groups, bases, factor)
+            raise
+        planner.last_bases, planner.last_factor = bases, factor
+        return result
+
+    return step
+
+
+def _put_back(groups: list[Group], bases: list[Any], factor: float) -> None:
+    for group, base in zip(groups, bases, strict=False):
+        Scaled(group, "lr", base, base * factor, factor).put_back()
+
+
+def _is_any_frozen(groups: list[Group]) -> bool:
+    """Whether a group may be frozen, by its first parameter: `Update` looks at all."""
+    for group in groups:
+        if group["params"] and not group["params"][0].requires_grad:
+            return True
+    return False

@@ -34,7 +34,9 @@ class Planner:
         plain: Runs a step that has nothing unusual, see `plain`; None if none is plain.
         found_inf: What a GradScaler has set for the next step; None without one.
         watchers: Those that read the second moment of some groups.
-        last: The groups of the last step, and the LR that each of them was stepped at.
+        last_groups: The groups that were scaled in the last step.
+        last_bases: Their base LRs then, and `last_factor`, by which all of them were
+            multiplied. After an `Update` these are the products, and the factor is 1.
         loading: The groups of a state dict that was checked and is being loaded.
     """
 
@@ -53,7 +55,9 @@ class Planner:
         self.plain: Callable[..., Any] | None = None
         self.found_inf: Tensor | None = None
         self.watchers: list[Watcher] = []
-        self.last: tuple[Sequence[Group], Sequence[Any]] = ((), ())
+        self.last_groups: Sequence[Group] = ()
+        self.last_bases: Sequence[Any] = ()
+        self.last_factor = 1.0
         self.loading: Any = None
         # The last step, which counts if what is on its way to the host is 0.
         self._late: tuple[HostCopy, list[Scaled]] | None = None
@@ -73,7 +77,8 @@ class Planner:
 
     def forget(self) -> None:
         """Drops what does not hold any more, as after a load; then call `renew`."""
-        self.last, self.watchers, self._late = ((), ()), [], None
+        self.last_groups, self.last_bases = (), ()
+        self.watchers, self._late = [], None
         self._is_fresh = False
 
     def knows_over(self, wrapped: Optimizer) -> bool | None:
@@ -102,6 +107,12 @@ class Planner:
         self._after(wrapped)
         return result
 
+    def last_lrs(self) -> dict[int, Any]:
+        """The LR that each group was stepped at in the last step, by its `id`."""
+        factor, bases = self.last_factor, self.last_bases
+        lrs = bases if factor == 1.0 else [base * factor for base in bases]
+        return dict(zip(map(id, self.last_groups), lrs, strict=True))
+
     # --- what an update asks ---------------------------------------------------------
 
     def scale(self, wrapped: Optimizer, scaled: list[Scaled]) -> None:
@@ -111,7 +122,8 @@ class Planner:
             self.renew(wrapped)
             self.plan.scale(wrapped.param_groups, scaled)
         lrs = [each for each in scaled if each.key == "lr"]
-        self.last = [each.group for each in lrs], [each.value for each in lrs]
+        self.last_groups = [each.group for each in lrs]
+        self.last_bases, self.last_factor = [each.value for each in lrs], 1.0
 
     def count(self, scaled: list[Scaled]) -> None:
         """Counts the update of each group, unless the step was skipped.
