@@ -65,8 +65,8 @@ def _one(plan: Plan, limit: float) -> PlainStep:
             count + 1 >= limit
             or not base
             or any(hooks)
-            or live[0] is not group
             or len(live) != 1
+            or live[0] is not group
             or is_interfered()
             or (not count % ASKED_EVERY and is_frozen(group["params"]))
         ):
@@ -99,7 +99,7 @@ def _many(plan: Plan, limit: float) -> PlainStep:
         if (
             count + 1 >= limit
             or any(hooks)
-            or live[0] is not groups[0]  # so that no tensors are compared below
+            or not _are(live, groups)
             or is_interfered()
             or (not count % ASKED_EVERY and _is_any_frozen(groups))
         ):
@@ -107,8 +107,6 @@ def _many(plan: Plan, limit: float) -> PlainStep:
         factor = follow(count + 1)
         bases: list[Any] = []
         try:
-            if live != groups:  # lists look at identity first
-                return UNUSUAL
             for group in groups:
                 base = group["lr"]
                 if not base or group[key] != count:
@@ -130,6 +128,14 @@ def _many(plan: Plan, limit: float) -> PlainStep:
         return result
 
     return step
+
+
+def _are(live: list[Group], groups: list[Group]) -> bool:
+    """Whether two lists hold the same groups; lists look at identity first."""
+    try:
+        return live[0] is groups[0] and live == groups
+    except (IndexError, RuntimeError):  # none is left, or tensors were compared
+        return False
 
 
 def _put_back(groups: list[Group], bases: list[Any], factor: float) -> None:
