@@ -32,6 +32,14 @@ def multi_group_row(request: pytest.FixtureRequest) -> Row:
     return ROWS[request.param]
 
 
+@pytest.fixture(params=[True, False], ids=["plain", "update"])
+def with_and_without_the_plain_step(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For contracts: the plain step is only faster, so they hold without it too."""
+    monkeypatch.setattr("warmopt._update.plain.is_used", request.param)
+
+
 @pytest.fixture(scope="session")
 def groups() -> Iterator[dict[int, Ranks]]:
     """Process groups of 2 and of 4 ranks, which all tests of one worker share."""
@@ -41,9 +49,14 @@ def groups() -> Iterator[dict[int, Ranks]]:
         ranks.stop()
 
 
+def _without_way(name: str) -> str:
+    """The name of a test case that begins with its row, if it has one."""
+    return name.replace("[plain-", "[").replace("[update-", "[")
+
+
 def _upstream_error(item: pytest.Item) -> str | None:
     for start, message in BROKEN_UPSTREAM.items():
-        if item.name.startswith(start):
+        if _without_way(item.name).startswith(start):
             return message
     return None
 
@@ -88,7 +101,7 @@ def pytest_terminal_summary(
     if path := config.getoption("--write-what-works"):
         config.invocation_params.dir.joinpath(path).write_text(what_works.page(passed))
     reports = [
-        report.nodeid.rpartition("::")[2].partition("[")
+        _without_way(report.nodeid).rpartition("::")[2].partition("[")
         for outcome in ("passed", "xfailed", "failed")
         for report in terminalreporter.getreports(outcome)
     ]

@@ -21,6 +21,7 @@ __all__ = [
     "UPDATES",
     "WINDOW",
     "Group",
+    "are_same",
 ]
 
 Group = dict[str, Any]
@@ -39,3 +40,15 @@ RING = "warmup_ring"  # float tensor: the window of samples, see `Window`
 LATEST = "warmup_latest"  # float tensor [3 + tensors]: the last reading, see `Window`
 EVERY = "warmup_every"  # int: updates between the samples in the window
 WINDOW = (RING, LATEST, EVERY)
+
+
+def are_same(known: list[Group] | None, live: list[Group]) -> bool:
+    """Whether the param groups are those that are known, or equal to them.
+
+    Lists compare their entries by identity first, in a few nanoseconds. Only if a group
+    was replaced are its values compared, and tensors cannot always be.
+    """
+    try:
+        return known == live
+    except (RuntimeError, ValueError):
+        return False

@@ -15,7 +15,7 @@ from warmopt._groups.loading import Hooks, checked_and_completed, is_same_load
 from warmopt._groups.ramps import Ramps
 from warmopt._groups.schedule import ModeLike, ModeName, Schedule
 from warmopt._groups.state import States
-from warmopt._keys import Group
+from warmopt._keys import Group, are_same
 from warmopt._optimizers.couplings import check_coupling
 from warmopt._optimizers.second_moments import check_has_second_moment
 from warmopt._update.compiling import stay_untraced
@@ -194,15 +194,19 @@ class Warmed(Optimizer):
         the base LR. After an exception, LR and count are what they were; but an update
         counts that was done before a hook after it has failed.
         """
-        wrapped, planner = self.wrapped, self._planner
-        plain = planner.plain
-        if plain is not None and not (args or kwargs):
-            result = plain(planner, wrapped)
+        planner = self._planner
+        if planner.plain is not None and not (args or kwargs):
+            result = planner.plain(planner, self.wrapped)
             if result is not UNUSUAL:
                 return result
-        self._opt_called = True  # torch's schedulers ask whether a step came first
-        if planner.passes_on == wrapped.param_groups:
+        wrapped = self.wrapped
+        try:  # as `are_same` does, without a call
+            is_over = planner.passes_on == wrapped.param_groups
+        except (RuntimeError, ValueError):
+            is_over = False
+        if is_over:
             return wrapped.step(*args, **kwargs) if args or kwargs else wrapped.step()
+        self._opt_called = True  # torch's schedulers ask whether a step came first
         return planner.run(wrapped, args, kwargs)
 
     # The wrapped step is hooked and profiled already; schedulers need not patch ours.
@@ -276,8 +280,12 @@ class Warmed(Optimizer):
     @property
     def done(self) -> bool:
         """Whether the warmup of every group is over."""
-        if (is_over := self._planner.knows_over(self.wrapped)) is not None:
-            return is_over
+        planner, groups = self._planner, self.wrapped.param_groups
+        # Loops ask this at every update, so the groups are not asked if that can be.
+        if are_same(planner.warming, groups):
+            return False
+        if are_same(planner.passes_on, groups):
+            return True
         return all(map(self._ramps.is_done, self._groups()))
 
     @property
@@ -297,7 +305,7 @@ class Warmed(Optimizer):
         it is `group["lr"]` as it stands. A tensor LR gives a tensor.
         """
         groups = self.wrapped.param_groups
-        if self._planner.passes_on == groups:
+        if are_same(self._planner.passes_on, groups):
             return [group["lr"] for group in groups]
         used = self._planner.last_lrs()
         if not all(id(group) in used for group in groups):

@@ -13,6 +13,8 @@ from tests.support.optimizers import ROWS, Row, assert_same, snapshot
 from tests.support.reference import effective, lrs, stepped_at, watch
 from warmopt import Warmed
 
+pytestmark = pytest.mark.usefixtures("with_and_without_the_plain_step")
+
 SGD = ROWS["sgd-loop"]
 
 

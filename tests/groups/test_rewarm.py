@@ -12,6 +12,8 @@ from tests.support.optimizers import sgd
 from tests.support.reference import effective
 from warmopt import Warmed
 
+pytestmark = pytest.mark.usefixtures("with_and_without_the_plain_step")
+
 
 def test_rewarm_begins_anew_and_may_change_the_length() -> None:
     params = [Parameter(torch.zeros(1)) for _ in range(2)]

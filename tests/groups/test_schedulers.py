@@ -17,6 +17,8 @@ from torch.optim import Optimizer, lr_scheduler, swa_utils
 from tests.support.reference import lrs, watch
 from warmopt import Warmed
 
+pytestmark = pytest.mark.usefixtures("with_and_without_the_plain_step")
+
 UPDATES, STEPS = 200, 50
 
 SCHEDULERS: dict[str, Callable[[Optimizer], Any]] = {

@@ -13,6 +13,8 @@ from tests.support.reference import effective, watch
 from warmopt import Warmed
 from warmopt.shapes import MODES, linear
 
+pytestmark = pytest.mark.usefixtures("with_and_without_the_plain_step")
+
 
 @pytest.mark.parametrize(
     ("options", "factors"),

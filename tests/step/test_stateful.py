@@ -33,6 +33,8 @@ from torch.optim.lr_scheduler import ExponentialLR
 from tests.support.optimizers import assert_same
 from warmopt import Warmed
 
+pytestmark = pytest.mark.usefixtures("with_and_without_the_plain_step")
+
 GAMMA = 0.7
 LRS = st.sampled_from([0.1, 0.3, 0.7, 1.7, 3.0, 0.0])
 LENGTHS = st.integers(0, 5) | st.just(10)

@@ -14,6 +14,8 @@ from tests.support.reference import lrs, stepped_at, watch
 from warmopt import Warmed
 from warmopt.shapes import cosine, linear
 
+pytestmark = pytest.mark.usefixtures("with_and_without_the_plain_step")
+
 SGD = ROWS["sgd-loop"]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from warmopt._device import is_capturing
-from warmopt._keys import UPDATES, Group
+from warmopt._keys import UPDATES, Group, are_same
 from warmopt._update.compiling import in_compiled_region
 from warmopt._update.plan import ASKED_EVERY, Plan, is_frozen
 from warmopt._update.update import Scaled
@@ -99,7 +99,7 @@ def _many(plan: Plan, limit: float) -> PlainStep:
         if (
             count + 1 >= limit
             or any(hooks)
-            or not _are(live, groups)
+            or not (live and live[0] is groups[0] and are_same(groups, live))
             or is_interfered()
             or (not count % ASKED_EVERY and _is_any_frozen(groups))
         ):
@@ -128,14 +128,6 @@ def _many(plan: Plan, limit: float) -> PlainStep:
         return result
 
     return step
-
-
-def _are(live: list[Group], groups: list[Group]) -> bool:
-    """Whether two lists hold the same groups; lists look at identity first."""
-    try:
-        return live[0] is groups[0] and live == groups
-    except (IndexError, RuntimeError):  # none is left, or tensors were compared
-        return False
 
 
 def _put_back(groups: list[Group], bases: list[Any], factor: float) -> None:

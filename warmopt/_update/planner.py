@@ -30,7 +30,8 @@ class Planner:
 
     Attributes:
         plan: The plan of the next steps.
-        passes_on: The param groups if there is nothing to do for any; else None.
+        passes_on: The param groups if a step has found nothing to do; else None.
+        warming: The param groups if it is certain that some of them warm; else None.
         plain: Runs a step that has nothing unusual, see `plain`; None if none is plain.
         found_inf: What a GradScaler has set for the next step; None without one.
         watchers: Those that read the second moment of some groups.
@@ -52,6 +53,7 @@ class Planner:
         self._is_fresh = True  # it was never loaded, nor asked to warm again
         self.plan: Plan
         self.passes_on: list[Group] | None = None
+        self.warming: list[Group] | None = None
         self.plain: Callable[..., Any] | None = None
         self.found_inf: Tensor | None = None
         self.watchers: list[Watcher] = []
@@ -71,8 +73,8 @@ class Planner:
         )
         start, is_fresh = self._momentum_start, self._is_fresh
         self.plan = Plan(wrapped, self._ramps, self.watchers, start, is_fresh)
-        is_idle = self.plan.is_over and not self.plan.held
-        self.passes_on = self.plan.groups if is_idle else None
+        self.passes_on = None
+        self.warming = self.plan.groups if self.plan.lanes else None
         self.plain = None
 
     def forget(self) -> None:
@@ -80,17 +82,6 @@ class Planner:
         self.last_groups, self.last_bases = (), ()
         self.watchers, self._late = [], None
         self._is_fresh = False
-
-    def knows_over(self, wrapped: Optimizer) -> bool | None:
-        """Whether the warmup of every group is over; None if they must be asked."""
-        plan = self.plan
-        if (
-            self._late is not None
-            or plan.on_device
-            or not plan.is_of(wrapped.param_groups)
-        ):
-            return None
-        return plan.is_over
 
     def run(
         self, wrapped: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -135,6 +126,8 @@ class Planner:
         self.plan.count_on_device(found_inf)
         if found_inf is not None and found_inf.is_cuda:
             self._late = HostCopy(found_inf), scaled
+            if self.plan.ends:
+                self.warming = None  # the last update may have been skipped
         elif found_inf is None or not found_inf.item():
             for each in scaled:
                 each.count()
@@ -148,8 +141,11 @@ class Planner:
                 self.catch_up(wrapped)
             return
         self._look(wrapped)
-        if self.plain is None and self.found_inf is None:
-            self.plain = plain_step(self.plan)
+        plan = self.plan
+        if plan.is_over and not plan.held:
+            self.passes_on = plan.groups
+        elif self.plain is None and self.found_inf is None:
+            self.plain = plain_step(plan)
 
     def catch_up(self, wrapped: Optimizer) -> None:
         """Counts the last update, if that had to wait for the device."""
