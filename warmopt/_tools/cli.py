@@ -136,13 +136,7 @@ def preview(
     ] = None,
 ) -> None:
     """Draw the factor and the effective LR of a warmup, without training."""
-    if epochs is not None:
-        if steps is not None or batches is None:
-            raise typer.BadParameter("--epochs goes with --batches, not with --steps.")
-        # Rounded, since with floats 0.29 * 100 is a little less than 29.
-        steps = round(epochs * batches, 6) // accumulation
-    if steps is not None and steps.is_integer():
-        steps = int(steps)
+    steps = _in_updates(steps, epochs, batches, accumulation)
     try:
         schedule = Schedule(mode, steps, start, offset, total_steps)
         rule = schedule.steps_from_beta2
@@ -169,6 +163,18 @@ def preview(
         panels = [("factor", [(mode, factors)]), ("effective LR", [(mode, lrs)])]
         save_curves(output, panels, title)
         typer.echo(f"The curves are in {output}.")
+
+
+def _in_updates(
+    steps: float | None, epochs: float | None, batches: int | None, accumulation: int
+) -> float | None:
+    """The length in updates, from --steps or --epochs: an int unless it is a ratio."""
+    if epochs is not None:
+        if steps is not None or batches is None:
+            raise typer.BadParameter("--epochs goes with --batches, not with --steps.")
+        # Rounded, since with floats 0.29 * 100 is a little less than 29.
+        steps = round(epochs * batches, 6) // accumulation
+    return int(steps) if steps is not None and steps.is_integer() else steps
 
 
 @app.command(
