@@ -46,13 +46,20 @@ def sampler(
     """
     if not tensors:  # this rank holds no shard
         return lambda: torch.empty((0, count), device=device)
-    if not all(values is None or _is_dense(values) for values in tensors):
-        # A tensor with gaps in memory has no flat view, so it is copied at each call.
-        return lambda: sampler(
-            [values if values is None else values.contiguous() for values in tensors],
-            count,
-            device,
-        )()
+    if all(values is None or _is_dense(values) for values in tensors):
+        return _sampler_of_dense(tensors, count, device)
+    # A tensor with gaps in memory has no flat view, so it is copied at each call.
+    return lambda: _sampler_of_dense(
+        [values if values is None else values.contiguous() for values in tensors],
+        count,
+        device,
+    )()
+
+
+def _sampler_of_dense(
+    tensors: Sequence[Tensor | None], count: int, device: torch.device
+) -> Callable[[], Tensor]:
+    """Like `sampler`, for tensors without gaps in memory: it keeps views of them."""
     rows = [_views(values, count, device) for values in tensors]
     pieces = [piece for row in rows for piece in row]
     is_near = all(piece.device == device for piece in pieces)
