@@ -223,10 +223,8 @@ def beta2(optimizer: Optimizer, group: dict[str, Any]) -> float:
             "length. Use mode='linear' with steps=n."
         )
     if not 0.0 <= decay < 1.0:
-        entry = known.of_class(optimizer, known.DECAY_OF_CLASS, known.DECAY)
-        key, _ = entry or known.DECAY
         raise ValueError(
-            f"beta2 must be in [0, 1), got {decay} in {key!r} of "
+            f"beta2 must be in [0, 1), got {decay} in {decay_key(optimizer)!r} of "
             f"{type(optimizer).__name__}. Use mode='linear' with steps=n."
         )
     return decay

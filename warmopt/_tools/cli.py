@@ -91,11 +91,9 @@ def demo(
 
 def _smoothed(values: list[float], window: int = 10) -> list[float]:
     """Mean of each value and up to `window` - 1 before it."""
-    means = []
-    for end in range(1, len(values) + 1):
-        last = values[max(0, end - window) : end]
-        means.append(sum(last) / len(last))
-    return means
+    ends = range(1, len(values) + 1)
+    parts = [values[max(0, end - window) : end] for end in ends]
+    return [sum(part) / len(part) for part in parts]
 
 
 @app.command()
@@ -149,10 +147,8 @@ def preview(
             raise ValueError(f"steps must be at most {MOST_SHOWN} to be drawn.")
         if not math.isfinite(lr):
             raise ValueError(f"lr must be a finite number, got {lr}.")
-        factors = [
-            schedule.factor(update, length, schedule.start)
-            for update in range(1, shown + 1)
-        ]
+        updates = range(1, shown + 1)
+        factors = [schedule.factor(t, length, schedule.start) for t in updates]
     except (TypeError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
     title = f"{mode}, {schedule.last_update(length)} updates"

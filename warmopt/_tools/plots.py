@@ -43,10 +43,7 @@ def save_curves(
 
 
 def save_trace(
-    path: str | PathLike[str],
-    rows: _Rows,
-    acting: str | None,
-    title: str,
+    path: str | PathLike[str], rows: _Rows, acting: str | None, title: str
 ) -> None:
     """Saves a picture of the readings of one pool.
 
