@@ -232,7 +232,7 @@ class NormRatio:
             return False
         ratio, beta2 = reading.norm_ratio, reading.beta2
         if not self.bias_correction:
-            if beta2 is None:
+            if beta2 is None or beta2 >= 1.0:
                 return False
             ratio *= 1.0 - beta2 ** (reading.update - reading.span)
             ratio /= 1.0 - beta2**reading.update

@@ -92,12 +92,10 @@ class Trace:
         old = self.pools.get(pool)
         if old is not None and new.updates >= old.updates and new.updates:
             judged = [row["judged_after"] for row in self._rows_of(pool)]
-            due = new.updates - new.updates % new.every
-            is_whole = (
-                due <= judged[-1] <= new.updates
-                if judged
-                else (new.updates < old.first_verdict)
-            )
+            is_whole = new.updates < old.first_verdict
+            if judged:
+                due = new.updates - new.updates % new.every
+                is_whole = due <= judged[-1] <= new.updates
             if is_whole and new[:_SETTINGS] == old[:_SETTINGS]:
                 return
         self.pools[pool] = new

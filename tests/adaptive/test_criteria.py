@@ -89,6 +89,7 @@ def settles(stream: Stream, criterion: Criterion) -> int | None:
         (RAW, {"norm_ratio": 1.0, "update": 378}, True),
         (RAW, {"norm_ratio": 1.0, "update": 377}, False),
         (RAW, {"norm_ratio": 1.0, "beta2": None}, False),
+        (RAW, {"norm_ratio": 1.0, "beta2": 1.0}, False),
         (EffectiveSampleSize(), {"update": 5}, True),
         (EffectiveSampleSize(), {"update": 4}, False),
         (EffectiveSampleSize(), {"beta2": 0.6}, False),

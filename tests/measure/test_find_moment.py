@@ -122,6 +122,28 @@ def test_state_that_an_optimizer_is_born_with_is_not_judged() -> None:
     check_has_second_moment(optimizer)
 
 
+class Bare(Optimizer):
+    """An unknown class, with a tensor in its state where others have a dict."""
+
+    def __init__(self, params: Any, key: Any = None) -> None:
+        super().__init__(params, {"lr": 0.1})
+        self.key = key
+
+    def step(self, closure: Any = None) -> None:
+        for param in self.param_groups[0]["params"]:
+            self.state[self.key or param] = param.grad.clone()
+
+
+@pytest.mark.parametrize("key", [None, "shared"])
+def test_state_that_is_no_dict_is_refused_after_the_first_step(key: Any) -> None:
+    warmed = Warmed(Bare([param := weight()], key), steps=9, mode="adaptive")
+    param.grad = torch.ones_like(param)
+    message = "Bare keeps no second moment that could settle: its state is empty. "
+    with pytest.raises(ValueError, match=exactly(message + LINEAR)):
+        warmed.step()
+    check_has_second_moment(warmed.wrapped)  # nothing shows that it was stepped
+
+
 def test_muon_and_adamw_in_one_optimizer() -> None:
     groups = [
         {"params": [weight()], "use_muon": True},

@@ -46,13 +46,18 @@ def sampler(
     """
     if not tensors:  # this rank holds no shard
         return lambda: torch.empty((0, count), device=device)
-    if not all(values is None or _is_dense(values) for values in tensors):
-        # A tensor with gaps in memory has no flat view, so it is copied at each call.
-        return lambda: sampler(
-            [values if values is None else values.contiguous() for values in tensors],
-            count,
-            device,
-        )()
+    if all(values is None or _is_dense(values) for values in tensors):
+        return _sampler_of_dense(tensors, count, device)
+    # A tensor with gaps in memory has no flat view, so it is copied at each call.
+    return lambda: _sampler_of_dense(
+        [v if v is None else v.contiguous() for v in tensors], count, device
+    )()
+
+
+def _sampler_of_dense(
+    tensors: Sequence[Tensor | None], count: int, device: torch.device
+) -> Callable[[], Tensor]:
+    """Like `sampler`, for tensors without gaps in memory: it keeps views of them."""
     rows = [_views(values, count, device) for values in tensors]
     pieces = [piece for row in rows for piece in row]
     is_near = all(piece.device == device for piece in pieces)
@@ -118,12 +123,10 @@ def _views(values: Tensor | None, count: int, device: torch.device) -> list[Tens
         return [torch.zeros(count, device=device)]
     if values.is_complex():
         values = torch.view_as_real(values)
-    runs: Iterator[tuple[int | None, int]]
+    runs: Iterable[tuple[int | None, int]] = _chunks(values.numel(), count)
+    local = values
     if mesh_of(values) is not None:
         runs, local = _owned_runs(values, count), values.to_local()  # type: ignore[attr-defined]
-    else:
-        chunks = _chunks(values.numel(), count)
-        runs, local = ((start, size) for start, size in chunks), values
     flat = _in_memory_order(local)
     pieces = [
         flat.new_zeros(size) if start is None else flat[start : start + size]

@@ -140,14 +140,8 @@ class Sources:
             raise no_second_moment(self._optimizer, self._second_moment)
         if is_first_time:
             warn_if_one_stalls(self._optimizer, self.found.values())
-        self._samplers = [
-            sampler(
-                [self._read_here(param, kind) for param in self.params],
-                self._count,
-                self._device,
-            )
-            for kind in self._kinds
-        ]
+        read = [[self._read_here(p, kind) for p in self.params] for kind in self._kinds]
+        self._samplers = [sampler(each, self._count, self._device) for each in read]
         self._note_ages()
         self._note_decays()
         self._note_what_is_found()

@@ -36,11 +36,7 @@ def _variances(ring: Tensor) -> Tensor:
 
 
 def statistics(
-    ring: Tensor,
-    momentum: Tensor | None = None,
-    *,
-    window: int,
-    newest: int = -1,
+    ring: Tensor, momentum: Tensor | None = None, *, window: int, newest: int = -1
 ) -> Tensor:
     """Computes all numbers of a window of samples, as one vector.
 

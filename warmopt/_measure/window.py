@@ -74,12 +74,7 @@ class Window:
         device = next((param.device for param, _ in params), torch.device("cpu"))
         sizes, self._first_row = [param.numel() for param, _ in params], 0
         if process_group is not None:
-            # Every rank holds other shards. `ring` has the rows of all of them, in the
-            # order of the ranks; those of this rank begin at `_first_row`.
-            of_ranks: Any = [None] * dist.get_world_size(process_group)
-            dist.all_gather_object(of_ranks, sizes, process_group)
-            self._first_row = sum(map(len, of_ranks[: dist.get_rank(process_group)]))
-            sizes = [size for each in of_ranks for size in each]
+            sizes, self._first_row = _gathered(sizes, process_group)
             total = len(sizes)
         else:
             # Counts the tensors of all groups, also of those that are not read here.
@@ -136,15 +131,9 @@ class Window:
             windows: As the attribute of this name; any values are allowed.
             update: The number of updates that were done when they were saved.
         """
-        for saved, mine in zip(windows, self.windows, strict=True):
-            for one, own in zip(saved, mine, strict=True):
-                if not isinstance(one, Tensor) or one.numel() != own.numel():
-                    return
-        found = [latest.reshape(-1) for _, latest in windows]
-        # The first three numbers are about all tensors of a window. If they differ, the
-        # groups did not share one. They are compared as text, since nan != nan.
-        if len({str(latest[:3].tolist()) for latest in found}) > 1:
+        if not self._fit(windows):
             return
+        found = [latest.reshape(-1) for _, latest in windows]
         window, _, count = self.ring.shape
         rings = [r.reshape(window, -1, count) for r, _ in windows if r.numel()]
         if not rings:
@@ -159,6 +148,17 @@ class Window:
         self._taken = int((~self.ring.isnan()).flatten(1).any(1).sum())
         if self._taken:
             self._pending = self._copied(), update - update % self.every
+
+    def _fit(self, windows: list[tuple[Any, Any]]) -> bool:
+        """Whether saved windows have the sizes of ours, and are parts of one window."""
+        for saved, mine in zip(windows, self.windows, strict=True):
+            for one, own in zip(saved, mine, strict=True):
+                if not isinstance(one, Tensor) or one.numel() != own.numel():
+                    return False
+        # The first three numbers are about all tensors of a window. If they differ, the
+        # groups did not share one. They are compared as text, since nan != nan.
+        of_all = {str(latest.reshape(-1)[:3].tolist()) for _, latest in windows}
+        return len(of_all) <= 1
 
     @property
     def has_samples(self) -> bool:
@@ -274,3 +274,15 @@ class Window:
             for dim in range(self._mesh.ndim):
                 dist.all_reduce(own, group=self._mesh.get_group(dim))
         return own
+
+
+def _gathered(sizes: list[int], process_group: Any) -> tuple[list[int], int]:
+    """The sizes of the tensors of all ranks, and the place of the first one from here.
+
+    Every rank holds other shards. So the window has the rows of all ranks, one rank
+    after the other.
+    """
+    of_ranks: Any = [None] * dist.get_world_size(process_group)
+    dist.all_gather_object(of_ranks, sizes, process_group)
+    first_row = sum(map(len, of_ranks[: dist.get_rank(process_group)]))
+    return [size for each in of_ranks for size in each], first_row

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from torch.optim import Optimizer
@@ -55,11 +56,7 @@ _WARNED = (
         "moves to its slow weights every few steps, whatever the LR",
         "Wrap the inner optimizer: Lookahead(Warmed(inner, ...))",
     ),
-    (
-        r"RAdam|^Ranger",
-        _RECTIFIES,
-        "Use it unwrapped, or wrap Adam with mode='radam'",
-    ),
+    (r"RAdam|^Ranger", _RECTIFIES, "Use it unwrapped, or wrap Adam with mode='radam'"),
     (
         r"^Rprop$",
         "reads lr only to create its step sizes, so that the first factor scales them "
@@ -83,47 +80,57 @@ def check_coupling(optimizer: Optimizer) -> None:
     Warns:
         UserWarning: A warmup may do harm. The message says why, and what to do.
     """
-    # One name per line: with re.MULTILINE, ^ and $ match at each name.
-    name, known = type(optimizer).__name__, "\n".join(names(optimizer))
-    for pattern, harm, remedy in _REFUSED:
-        if re.search(pattern, known, re.MULTILINE):
-            raise ValueError(f"{name} must not be wrapped: it {harm}. {remedy}.")
+    name = type(optimizer).__name__
+    for harm, remedy in _harms_of_class(optimizer, _REFUSED):
+        raise ValueError(f"{name} must not be wrapped: it {harm}. {remedy}.")
     options = getattr(optimizer, "defaults", {})  # some wrappers have none
     if any(g.get("warmup", 0) for g in optimizer.param_groups if "warmup" in options):
         raise ValueError(
             f"{name} must not be wrapped with warmup > 0: until then it sets its step "
             "by itself, whatever the LR. Build it with warmup=0."
         )
-    harms = [
-        (harm, remedy)
-        for pattern, harm, remedy in _WARNED
-        if re.search(pattern, known, re.MULTILINE)
-    ]
-    # Here the rectification of RAdam is an option, as in AdaBelief.
-    if getattr(optimizer, "_rectify", options.get("rectify", False)):
-        harms.append((_RECTIFIES, "Build it with rectify=False"))
-    if "ScheduleFree" in known and any(
-        group.get("warmup_steps", 0) for group in optimizer.param_groups
-    ):
-        harms.append(
-            (
-                "was built with warmup_steps > 0, and both factors multiply",
-                "Build it with warmup_steps=0: ours does the same",
-            )
-        )
-    # AdaBound remembers the LRs that it was built with.
-    built_at = getattr(optimizer, "base_lrs", [])
-    lrs = [group.get("lr") for group in optimizer.param_groups]
-    if any(base != lr for base, lr in zip(built_at, lrs, strict=False)):
-        harms.append(
-            (
-                f"bounds its steps by the LR that it was built with, {built_at}, which "
-                f"is no longer the LR, {lrs}",
-                "Build it at the full LR",
-            )
-        )
+    harms = _harms_of_class(optimizer, _WARNED)
+    harms += _harms_of_options(optimizer, options)
     for harm, remedy in harms:
         warnings.warn(f"{name} {harm}. {remedy}.", stacklevel=3)
+
+
+def _harms_of_class(
+    optimizer: Optimizer, table: tuple[tuple[str, str, str], ...]
+) -> list[tuple[str, str]]:
+    """What goes wrong with every optimizer of its class, and what to do instead."""
+    # One name per line: with re.MULTILINE, ^ and $ match at each name.
+    known = "\n".join(names(optimizer))
+    return [
+        (harm, remedy)
+        for pattern, harm, remedy in table
+        if re.search(pattern, known, re.MULTILINE)
+    ]
+
+
+def _harms_of_options(
+    optimizer: Optimizer, options: dict[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """What goes wrong only with some options, and how to build the optimizer instead.
+
+    Args:
+        optimizer: The optimizer.
+        options: The defaults of its param groups.
+    """
+    # Here the rectification of RAdam is an option, as in AdaBelief.
+    if getattr(optimizer, "_rectify", options.get("rectify", False)):
+        yield _RECTIFIES, "Build it with rectify=False"
+    groups = optimizer.param_groups
+    is_schedule_free = any("ScheduleFree" in name for name in names(optimizer))
+    if is_schedule_free and any(group.get("warmup_steps", 0) for group in groups):
+        harm = "was built with warmup_steps > 0, and both factors multiply"
+        yield harm, "Build it with warmup_steps=0: ours does the same"
+    # AdaBound remembers the LRs that it was built with.
+    built_at = getattr(optimizer, "base_lrs", [])
+    lrs = [group.get("lr") for group in groups]
+    if any(base != lr for base, lr in zip(built_at, lrs, strict=False)):
+        harm = f"bounds its steps by the LR that it was built with, {built_at}, which "
+        yield f"{harm}is no longer the LR, {lrs}", "Build it at the full LR"
 
 
 def check_first_lr(optimizer: Optimizer, group: dict[str, Any]) -> None:

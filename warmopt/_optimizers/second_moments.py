@@ -90,7 +90,7 @@ def find_moment(
     """
     optimizer = inner(optimizer)
     state = optimizer.state.get(param)  # a defaultdict: [param] would add an entry
-    if not state:
+    if not isinstance(state, dict) or not state:
         return None
     kind, values = _look_up(optimizer, param, state, group, override)
     if values is None or not values.numel():
@@ -133,7 +133,7 @@ def check_has_second_moment(
     for group in optimizer.param_groups:
         for param in group["params"]:
             state = optimizer.state.get(param)
-            if not state:
+            if not isinstance(state, dict) or not state:
                 continue
             if find_moment(optimizer, param, group, override) is not None:
                 return
@@ -147,7 +147,7 @@ def has_none(optimizer: Optimizer, override: Override | None = None) -> bool:
     optimizer = inner(optimizer)
     # Empty entries do not count. One that is no dict is state that we cannot read.
     entries = optimizer.state.values()
-    if not any(entry or not isinstance(entry, dict) for entry in entries):
+    if not any(not isinstance(entry, dict) or entry for entry in entries):
         return False
     return not any(
         find_moment(optimizer, param, group, override)
@@ -223,10 +223,8 @@ def beta2(optimizer: Optimizer, group: dict[str, Any]) -> float:
             "length. Use mode='linear' with steps=n."
         )
     if not 0.0 <= decay < 1.0:
-        entry = known.of_class(optimizer, known.DECAY_OF_CLASS, known.DECAY)
-        key, _ = entry or known.DECAY
         raise ValueError(
-            f"beta2 must be in [0, 1), got {decay} in {key!r} of "
+            f"beta2 must be in [0, 1), got {decay} in {decay_key(optimizer)!r} of "
             f"{type(optimizer).__name__}. Use mode='linear' with steps=n."
         )
     return decay

@@ -91,11 +91,9 @@ def demo(
 
 def _smoothed(values: list[float], window: int = 10) -> list[float]:
     """Mean of each value and up to `window` - 1 before it."""
-    means = []
-    for end in range(1, len(values) + 1):
-        last = values[max(0, end - window) : end]
-        means.append(sum(last) / len(last))
-    return means
+    ends = range(1, len(values) + 1)
+    parts = [values[max(0, end - window) : end] for end in ends]
+    return [sum(part) / len(part) for part in parts]
 
 
 @app.command()
@@ -136,13 +134,7 @@ def preview(
     ] = None,
 ) -> None:
     """Draw the factor and the effective LR of a warmup, without training."""
-    if epochs is not None:
-        if steps is not None or batches is None:
-            raise typer.BadParameter("--epochs goes with --batches, not with --steps.")
-        # Rounded, since with floats 0.29 * 100 is a little less than 29.
-        steps = round(epochs * batches, 6) // accumulation
-    if steps is not None and steps.is_integer():
-        steps = int(steps)
+    steps = _in_updates(steps, epochs, batches, accumulation)
     try:
         schedule = Schedule(mode, steps, start, offset, total_steps)
         rule = schedule.steps_from_beta2
@@ -155,10 +147,8 @@ def preview(
             raise ValueError(f"steps must be at most {MOST_SHOWN} to be drawn.")
         if not math.isfinite(lr):
             raise ValueError(f"lr must be a finite number, got {lr}.")
-        factors = [
-            schedule.factor(update, length, schedule.start)
-            for update in range(1, shown + 1)
-        ]
+        updates = range(1, shown + 1)
+        factors = [schedule.factor(t, length, schedule.start) for t in updates]
     except (TypeError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
     title = f"{mode}, {schedule.last_update(length)} updates"
@@ -169,6 +159,18 @@ def preview(
         panels = [("factor", [(mode, factors)]), ("effective LR", [(mode, lrs)])]
         save_curves(output, panels, title)
         typer.echo(f"The curves are in {output}.")
+
+
+def _in_updates(
+    steps: float | None, epochs: float | None, batches: int | None, accumulation: int
+) -> float | None:
+    """The length in updates, from --steps or --epochs: an int unless it is a ratio."""
+    if epochs is not None:
+        if steps is not None or batches is None:
+            raise typer.BadParameter("--epochs goes with --batches, not with --steps.")
+        # Rounded, since with floats 0.29 * 100 is a little less than 29.
+        steps = round(epochs * batches, 6) // accumulation
+    return int(steps) if steps is not None and steps.is_integer() else steps
 
 
 @app.command(

@@ -14,6 +14,8 @@ __all__ = ["Curve", "curve_in_terminal", "panels", "save_curves", "save_trace"]
 Curve = tuple[str, Sequence[float]]
 """A label, and the value at each update; the first update is 1."""
 
+_Rows = Sequence[dict[str, Any]]  # of one pool, as in `Trace`
+
 
 def save_curves(
     path: Path, parts: Sequence[tuple[str, Sequence[Curve]]], title: str
@@ -41,10 +43,7 @@ def save_curves(
 
 
 def save_trace(
-    path: str | PathLike[str],
-    rows: Sequence[dict[str, Any]],
-    acting: str | None,
-    title: str,
+    path: str | PathLike[str], rows: _Rows, acting: str | None, title: str
 ) -> None:
     """Saves a picture of the readings of one pool.
 
@@ -62,53 +61,62 @@ def save_trace(
     """
     from matplotlib.figure import Figure
 
-    at = [row["judged_after"] for row in rows]
-    then = [update + 1 for update in at]
-    factors = [row["factor"] for row in rows]
-    lrs = [row["lr"] for row in rows]  # None if the LR is a tensor
-    curves = [("factor", then, factors)]
-    if lrs and None not in lrs:
-        effective = [lr * factor for lr, factor in zip(lrs, factors, strict=True)]
-        curves.append(("effective LR", then, effective))
-    values = [row["inverse_root_variance"] for row in rows]
-    curves.append(("variance of 1/√v", [row["update"] for row in rows], values))
-
-    acted = [row["settled"] for row in rows]
-    watched = list(rows[0]["watched"]) if rows else []
-    judges = [(name, [row["watched"][name] for row in rows]) for name in watched]
-    if acting is not None:
-        judges.insert(0, (acting, acted))
-
-    heights = [3.0] * len(curves) + [0.7 + 0.5 * len(judges)]
+    curves, judged = _curves(rows), _judged(rows, acting)
+    heights = [3.0] * len(curves) + [0.7 + 0.5 * len(judged)]
     figure = Figure(figsize=(9, 0.7 * sum(heights) + 0.8), layout="constrained")
     ratios = {"height_ratios": heights}
     axes = list(figure.subplots(len(heights), sharex=True, gridspec_kw=ratios))
     for axis, (label, updates, numbers) in zip(axes, curves, strict=False):
         _dress(axis, label)
         axis.plot(updates, numbers, linewidth=1.8, marker=".", markersize=4)
-
     *_, variance, verdicts = axes
-    if any(value > 0 for value in values):
+    if any(row["inverse_root_variance"] > 0 for row in rows):
         variance.set_yscale("log")
-    # A trace that was saved has only the names of its criteria, so the threshold is
-    # read from the name.
-    for name, _ in judges:
-        if found := re.match(r"InverseRootVariance\(threshold=([^)]+)\)", name):
-            threshold = float(found[1])
-            variance.axhline(threshold, color="0.4", linestyle="--", linewidth=1.2)
-            right = {"transform": variance.get_yaxis_transform(), "va": "center"}
-            variance.text(1.01, threshold, f"{threshold:g}", **right)
-
-    names = _short([name for name, _ in judges])
+    names = [name for name, _ in judged]
+    _draw_thresholds(variance, names)
+    ticks = _short(names)
     if acting is not None:
-        names[0] += " (acts)"
-    _draw_verdicts(verdicts, at, names, [verdict for _, verdict in judges])
-    for begin, end, settled in zip(at, [*at[1:], *then[-1:]], acted, strict=True):
-        if settled:
-            for axis in axes:
-                axis.axvspan(begin, end, alpha=0.1, linewidth=0)
+        ticks[0] += " (acts)"
+    at = [row["judged_after"] for row in rows]
+    _draw_verdicts(verdicts, at, ticks, [settled for _, settled in judged])
+    _shade_settled(axes, rows)
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
+
+
+def _curves(rows: _Rows) -> list[tuple[str, list[int], list[float]]]:
+    """The label of each curve, its updates, and its values there."""
+    then = [row["judged_after"] + 1 for row in rows]
+    factors = [row["factor"] for row in rows]
+    curves = [("factor", then, factors)]
+    lrs = [row["lr"] for row in rows]  # None if the LR is a tensor
+    if lrs and None not in lrs:
+        effective = [lr * factor for lr, factor in zip(lrs, factors, strict=True)]
+        curves.append(("effective LR", then, effective))
+    read = [row["update"] for row in rows]
+    variances = [row["inverse_root_variance"] for row in rows]
+    return [*curves, ("variance of 1/√v", read, variances)]
+
+
+def _judged(rows: _Rows, acting: str | None) -> list[tuple[str, list[bool]]]:
+    """The name and the verdicts of each criterion; the one that acts comes first."""
+    acts = [] if acting is None else [(acting, [row["settled"] for row in rows])]
+    watching = rows[0]["watched"] if rows else ()
+    return acts + [(name, [row["watched"][name] for row in rows]) for name in watching]
+
+
+def _draw_thresholds(axis: Any, names: list[str]) -> None:
+    """Draws a line at the threshold of each criterion that looks at the variance.
+
+    A trace that was saved has only the names of its criteria, so the threshold is read
+    from the name.
+    """
+    for name in names:
+        if found := re.match(r"InverseRootVariance\(threshold=([^)]+)\)", name):
+            threshold = float(found[1])
+            axis.axhline(threshold, color="0.4", linestyle="--", linewidth=1.2)
+            right = {"transform": axis.get_yaxis_transform(), "va": "center"}
+            axis.text(1.01, threshold, f"{threshold:g}", **right)
 
 
 def _draw_verdicts(
@@ -126,6 +134,16 @@ def _draw_verdicts(
     axis.set_ylim(max(len(names), 1) - 0.5, -0.5)
     axis.set_xlabel("update")
     axis.set_xlim(left=0)
+
+
+def _shade_settled(axes: list[Any], rows: _Rows) -> None:
+    """Shades where the last verdict of the acting criterion was "settled"."""
+    begins = [row["judged_after"] for row in rows]
+    ends = [*begins[1:], *(begin + 1 for begin in begins[-1:])]
+    for begin, end, row in zip(begins, ends, rows, strict=True):
+        if row["settled"]:
+            for axis in axes:
+                axis.axvspan(begin, end, alpha=0.1, linewidth=0)
 
 
 def _short(names: list[str]) -> list[str]:
