@@ -115,6 +115,11 @@ def with_equal_groups(warmed: Warmed) -> None:
     warmed.step()
 
 
+def with_one_equal_group(warmed: Warmed) -> None:
+    warmed.param_groups[-1] = dict(warmed.param_groups[-1])
+    warmed.step()
+
+
 def failing(warmed: Warmed) -> None:
     del warmed.param_groups[-1]["nesterov"]
     with pytest.raises(KeyError):
@@ -139,6 +144,7 @@ def writing_lrs(warmed: Warmed) -> None:
 
 UNUSUAL = [with_hook, with_closure, at_lr_0, at_another_count, frozen, failing]
 UNUSUAL += [with_a_new_group, with_other_groups, with_equal_groups, writing_lrs]
+UNUSUAL += [with_one_equal_group]
 
 
 @GROUPS

@@ -99,30 +99,31 @@ def _many(plan: Plan, limit: float) -> PlainStep:
         if (
             count + 1 >= limit
             or any(hooks)
-            or not (live and live[0] is groups[0] and are_same(groups, live))
+            or not are_same(groups, live)
             or is_interfered()
-            or (not count % ASKED_EVERY and _is_any_frozen(groups))
+            or (not count % ASKED_EVERY and _is_any_frozen(live))
         ):
             return UNUSUAL
         factor = follow(count + 1)
+        # From here on `live`: a group in it may be an equal copy of the one we know.
         bases: list[Any] = []
         try:
-            for group in groups:
+            for group in live:
                 base = group["lr"]
                 if not base or group[key] != count:
-                    _put_back(groups, bases, factor)
+                    _put_back(live, bases, factor)
                     return UNUSUAL
                 bases.append(base)
                 group["lr"] = base * factor
             result = wrapped.step()
-            for group, base in zip(groups, bases):  # noqa: B905 (strict is slower)
+            for group, base in zip(live, bases):  # noqa: B905 (strict is slower)
                 if group["lr"] == base * factor:
                     group["lr"] = base
                 else:
                     Scaled(group, "lr", base, base * factor, factor).put_back()
                 group[key] = count + 1
         except BaseException:
-            _put_back(groups, bases, factor)
+            _put_back(live, bases, factor)
             raise
         planner.last_bases, planner.last_factor = bases, factor
         return result
