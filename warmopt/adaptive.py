@@ -26,37 +26,37 @@ OnSettled = Literal["accelerate", "ramp", "end"]
 class Adaptive(Pace):
     r"""Warms up along a shape, and ends early once the second moment has settled.
 
-    `steps` of `Warmed` is the cap: a warmup that never settles is the fixed one of that
-    length, to the bit. Left out, it is :math:`2 / (1 - \beta_2)`, that of
-    `untuned_linear`. Every `every` updates a sample of the second moment is taken; the
-    criterion judges it at the next reading, so that nobody waits for the device.
+    `steps` of `Warmed` is the cap: a warmup that never settles is the fixed warmup of
+    that length, to the bit. If you leave it out, it is :math:`2 / (1 - \beta_2)`, as
+    for `untuned_linear`. Every `every` updates a sample of the second moment is taken.
+    The criterion judges it at the next reading, so the host never waits for the device.
 
     What it does: it stops a warmup that was set too long. What it cannot do: the second
-    moment does not know the peak LR, so "settled" does not mean that the full LR is
+    moment does not know the peak LR. So "settled" does not mean that the full LR is
     safe, and no rule like this has beaten a well-chosen fixed length.
 
     Args:
         criterion: Says from a `Reading` whether the second moment has settled. The
             default, `every` and `window` are one tested preset: the rule is partly a
             clock of every x window updates.
-        shape: Name of a fixed mode, or a function, as `mode` of `Warmed`; once the
-            fast pace has begun, it is asked between whole updates too.
+        shape: Name of a fixed mode, or a function, as `mode` of `Warmed`. Once the
+            fast pace has begun, it is called between whole updates too.
         on_settled: "accelerate": while it is settled, every update advances the ramp
-            by 1/fast in place of 1/steps; back to the slow pace where it is not.
-            "ramp": from the first settled reading, to factor 1 over `fast` updates.
-            "end": from the first settled reading, factor 1.
+            by 1/fast instead of 1/steps; the slow pace returns if it is not.
+            "ramp": from the first settled reading on, to factor 1 over `fast` updates.
+            "end": from the first settled reading on, factor 1.
         fast: Length of the fast pace in updates; by default that of `fast_updates`.
         every: Updates between readings.
         window: Readings that a statistic looks back on, the newest included.
-        per_group: Whether each param group decides alone. By default those that began
-            together share one verdict, so that the ratio of their LRs is kept.
+        per_group: Whether each param group decides alone. By default the groups that
+            began together share one verdict, so the ratio of their LRs is kept.
         second_moment: Where to find it, if warmopt cannot: a key of the optimizer's
-            state, or a function (param, state, group) -> tensor or None; of a DTensor
-            a DTensor.
-        process_group: The ranks that hold the shards, where these are plain tensors
+            state, or a function (param, state, group) -> tensor or None. For a DTensor
+            it must give a DTensor.
+        process_group: The ranks that hold the shards, if these are plain tensors
             (FSDP1, ZeroRedundancyOptimizer). DTensors (FSDP2) know it themselves. All
-            of them must build, load and rewarm together. A resumed run then fills its
-            window anew; its progress is exact.
+            ranks must build, load and rewarm together. A resumed run then fills its
+            window again; its progress is exact.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -118,7 +118,7 @@ class Adaptive(Pace):
         return fast_done + (settled or latched)
 
     def position(self, update: int, fast_done: int, steps: float, last: float) -> float:
-        """Where in the ramp an update is: the update of the fixed warmup like it.
+        """Where in the ramp an update is: the fixed warmup's update with its factor.
 
         Args:
             update: Its number, counted from 1.
@@ -133,7 +133,7 @@ class Adaptive(Pace):
             return math.inf
         fast = self.fast_updates(steps)
         if self.on_settled == "ramp":
-            # One that begins late must not outlast the cap.
+            # A ramp that begins late must not take longer than the cap.
             return max(slow + (last - slow) * min(fast_done / fast, 1.0), update)
         return slow + fast_done * steps / fast  # in this order, exact at the end
 
@@ -217,8 +217,8 @@ class Adaptive(Pace):
 
 
 def check_criterion(name: str, criterion: object) -> None:
-    """Raises a TypeError that names the argument, where it is none."""
-    # Of a class, what it made of a reading would be true.
+    """Raises a TypeError that names the argument, if it is not a criterion."""
+    # A class is callable too, but the object that it makes would always be true.
     if isinstance(criterion, type) or not callable(criterion):
         raise TypeError(
             f"{name} must be a function of a Reading, got {criterion!r}. Use one of "

@@ -1,7 +1,7 @@
 """`Warmed`: the wrapper that scales the learning rate while the optimizer steps.
 
-The one invariant: outside `step()`, `group["lr"]` is exactly what the user or the
-scheduler set; only while the wrapped optimizer steps is it that value x factor.
+It keeps one promise. Outside `step()`, `group["lr"]` is exactly what the user or the
+scheduler has set. Only while the wrapped optimizer steps is it that value x factor.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ __all__ = ["ModeLike", "ModeName", "Warmed"]
 
 
 def _delegated(name: str) -> Any:
-    """An attribute, read, set and deleted, of the wrapped optimizer."""
+    """An attribute of the wrapped optimizer, for reading, setting and deleting.
+
+    It is looked up at each use, since `load_state_dict` and frameworks replace it.
+    """
     return property(
         lambda self: getattr(self.wrapped, name),
         lambda self, value: setattr(self.wrapped, name, value),
@@ -46,50 +49,53 @@ class Warmed(Optimizer):
 
     .. math:: \text{effective LR}_t = \text{base LR}_t \cdot f(t)
 
-    So schedulers, loggers, scalers and checkpoints go on as if it were not there, on
-    either object, made in any order. Everything but the step is the wrapped
-    optimizer's own. When the warmup is over, `step()` only passes on.
+    So schedulers, loggers, scalers and checkpoints work as if it were not there. You
+    can give them either object, in any order. Everything but the step is the wrapped
+    optimizer's own. When the warmup is over, `step()` only calls the wrapped step.
 
-    An update of a group is a step that really moved it. These are not counted: a step
-    that `torch.amp.GradScaler` skips, a step at base LR 0, a step while no parameter
-    of the group requires grad. A group added later starts its own warmup.
+    Each param group counts its updates. Every step is an update, whether or not there
+    are gradients, except: a step that `torch.amp.GradScaler` skips, a step at base LR
+    0, and a step of a frozen group, in which no parameter requires grad. If a group is
+    frozen during its warmup, up to 8 more updates may be counted before that is
+    noticed. A group added later starts its own warmup.
 
     Args:
-        optimizer: The optimizer to wrap. It is left as it is, but for the state of the
-            warmup in its param groups (`warmup_updates`, `warmup_done`,
-            `warmup_mode`, `warmup_length`), which is saved and loaded with it. Where
-            that state is already there, from a checkpoint, the warmup goes on from it.
+        optimizer: The optimizer to wrap. Only the state of the warmup is added to its
+            param groups (`warmup_updates`, `warmup_done`, `warmup_mode`,
+            `warmup_length`), and it is saved and loaded with them. If that state is
+            already there, from a checkpoint, the warmup goes on from it.
         steps: Length in updates: the factor of update t, counted from 1, is t / steps
-            for the linear shape, so the first update is not lost and update `steps`
+            for the linear shape. So the first update is not wasted, and update `steps`
             runs at the full LR. A float in (0, 1) is that share of `total_steps`.
-            0 is no warmup. Left out for the modes that take it from beta2.
+            0 means no warmup. Leave it out for the modes that take it from beta2.
         mode: Name of a shape (see `warmopt.shapes`), or a pure function
             (update, steps) -> factor, called for update = 1 to steps. Or "adaptive"
-            (or an `Adaptive`), for a warmup that ends early once the second moment of
-            Adam, RMSprop and the like has settled; then `steps` is the most.
-        start: Factor at update 0, dimensionless; above 1 the LR warms down. By default
-            that of the shape: 0; 0.01 for exponential; 1/3 for constant.
-        offset: Updates, the first of all, that run at `start` before the ramp.
+            (or an `Adaptive`): this warmup ends early once the second moment of Adam,
+            RMSprop and the like has settled, and `steps` is the most it may take.
+        start: Factor at update 0, dimensionless. Above 1 the LR falls to its full
+            value. By default that of the shape: 0; 0.01 for exponential; 1/3 for
+            constant.
+        offset: Number of updates at the beginning that run at `start`, before the ramp.
         total_steps: Updates of the whole run. Only needed for a ratio.
         momentum_start: Factor of the momentum at update 0, in [0, 1]. If given, the
             momentum (`momentum`, or the first of `betas`) warms like the LR.
         watch: Criteria (`warmopt.criteria`) that are only recorded, in any mode, on an
-            optimizer with a second moment. In a fixed mode their window is not saved,
-            and fills anew in a resumed run.
-        trace: A new `Trace` for the readings of an adaptive or watched warmup. Where
-            tensors are sharded, a reading is a collective: all ranks need one.
+            optimizer with a second moment. In a fixed mode their window is not saved:
+            in a resumed run it fills again.
+        trace: A new `Trace` for the readings of an adaptive or watched warmup. If
+            tensors are sharded, all ranks take a reading together, so all need one.
 
     Attributes:
-        wrapped: The optimizer that is wrapped. Stepping it alone does not warm.
-        trace: The record of the readings; None where none was asked for.
+        wrapped: The optimizer that is wrapped. If you step it alone, nothing warms.
+        trace: The record of the readings; None if none was asked for.
 
-    A param group may hold a `warmup_steps` and a `warmup_start` of its own. If the
-    wrapped optimizer has an option of that name, ours is `warmopt_steps` (`_start`).
+    A param group may have a `warmup_steps` and a `warmup_start` of its own. If the
+    wrapped optimizer has an option of that name, use `warmopt_steps` (`_start`).
 
     Raises:
         TypeError: An argument is of the wrong type, or `steps` is missing.
         ValueError: A value is not allowed, a group has no LR, or an untuned mode
-            finds no beta2. The optimizer is then as it was.
+            finds no beta2. The optimizer is unchanged then.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.zeros(1))
@@ -109,12 +115,13 @@ class Warmed(Optimizer):
     param_groups = _delegated("param_groups")
     state = _delegated("state")
     defaults = _delegated("defaults")
-    # GradScaler sets and deletes this, and found_inf, on the object that it is given.
+    # For a fused optimizer, GradScaler sets this and found_inf on the object that it
+    # steps, and deletes both after the step. The wrapped optimizer reads them.
     grad_scale = _delegated("grad_scale")
 
     @property
     def found_inf(self) -> Any:
-        """What GradScaler tells a fused optimizer: whether to skip the update."""
+        """Set by GradScaler: not 0 if the fused step must skip the update."""
         return getattr(self.wrapped, "found_inf")  # noqa: B009
 
     @found_inf.setter
@@ -129,7 +136,8 @@ class Warmed(Optimizer):
         self._planner.found_inf = None
 
     # Optimizer.__init__ is not called: it would make groups, state and hooks of our
-    # own, and hook `step` a second time. Hooks are found by __getattr__.
+    # own, and wrap `step` in torch's hooks a second time. Hooks that users register
+    # here reach the wrapped optimizer by __getattr__.
     def __init__(
         self,
         optimizer: Optimizer,
@@ -188,11 +196,11 @@ class Warmed(Optimizer):
     # --- the step -----------------------------------------------------------------
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the wrapped optimizer's `step`, at the effective LR while warming.
+        """Runs the wrapped optimizer's `step`, at the effective LR during the warmup.
 
-        Args, return value and grad mode are the wrapped optimizer's. A closure sees
-        the base LR. After an exception, LR and count are what they were; but an update
-        counts that was done before a hook after it has failed.
+        Arguments, return value and grad mode are the wrapped optimizer's. A closure
+        sees the base LR. After an exception, LR and count are what they were. But if a
+        hook fails after the step was done, the update counts.
         """
         planner = self._planner
         if planner.plain is not None and not (args or kwargs):
@@ -209,14 +217,17 @@ class Warmed(Optimizer):
         self._opt_called = True  # torch's schedulers ask whether a step came first
         return planner.run(wrapped, args, kwargs)
 
-    # The wrapped step is hooked and profiled already; schedulers need not patch ours.
+    # torch wraps the `step` of each class in its hooks and its profiler, unless it is
+    # marked as hooked. The wrapped step has both already.
     step.hooked = True  # type: ignore[attr-defined]
+    # Schedulers patch `step` to see whether it was called, unless it is marked like
+    # this. We set `_opt_called` ourselves instead.
     step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
 
     # --- groups -------------------------------------------------------------------
 
     def add_param_group(self, param_group: Group) -> None:
-        """Adds a group to the wrapped optimizer; it warms from its own first update.
+        """Adds a group to the wrapped optimizer. Its warmup starts at its first update.
 
         Raises:
             TypeError: A value of the warmup in the group is of the wrong type.
@@ -234,18 +245,18 @@ class Warmed(Optimizer):
     ) -> None:
         """Warms up again, from the next update on.
 
-        For use after a loss spike, a reset of the optimizer state, an unfreeze, or at
-        the start of a resumed pretraining. The LR itself is not touched.
+        Use it after a loss spike, a reset of the optimizer state, an unfreeze, or at
+        the start of a continued pretraining. The LR itself is not touched.
 
         Args:
-            steps: Length in updates, or a ratio of `total_steps`; it is saved with the
-                groups. By default that of the last time.
+            steps: Length in updates, or a ratio of `total_steps`. It is saved with the
+                groups. By default the length of the last warmup.
             groups: Indices into `param_groups`. By default all.
 
         Raises:
             TypeError: `steps` is of the wrong type.
             ValueError: `steps` is not allowed.
-            IndexError: There is no such group. Nothing is changed by any of these.
+            IndexError: There is no such group. After an error nothing has changed.
         """
         live = self.wrapped.param_groups
         chosen = dict(enumerate(live))
@@ -290,7 +301,7 @@ class Warmed(Optimizer):
 
     @property
     def done_reason(self) -> str | None:
-        """Why the warmup ended, "settled" (early) or "cap"; None while it goes on."""
+        """Why the warmup ended: "settled" (early) or "cap". None while it goes on."""
         return self._ramps.done_reason(self._groups()) if self.done else None
 
     @property
@@ -301,8 +312,8 @@ class Warmed(Optimizer):
     def get_last_lr(self) -> list[Any]:
         """Effective LR of each group: what the wrapped optimizer used in the last step.
 
-        Before the first step it is the LR which that step will use; after the warmup
-        it is `group["lr"]` as it stands. A tensor LR gives a tensor.
+        Before the first step it is the LR that this step will use. After the warmup it
+        is `group["lr"]`. A tensor LR gives a tensor.
         """
         groups = self.wrapped.param_groups
         if are_same(self._planner.passes_on, groups):
@@ -328,9 +339,11 @@ class Warmed(Optimizer):
     # --- all else is the wrapped optimizer's --------------------------------------
 
     def __getattr__(self, name: str) -> Any:
-        if name == "wrapped" or name.startswith("__"):  # while it is being unpickled
+        # What we do not have is the wrapped optimizer's: `train` of a schedule-free
+        # one, or the hooks. `wrapped` itself is missing while we are unpickled.
+        if name == "wrapped" or name.startswith("__"):
             raise AttributeError(name)
-        if hasattr(type(self), name):  # our own: let its own error come out
+        if hasattr(type(self), name):  # a property of ours has failed: show its error
             return object.__getattribute__(self, name)
         return getattr(self.wrapped, name)
 
@@ -346,24 +359,29 @@ class Warmed(Optimizer):
     def load_state_dict(
         self, state_dict: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
-        """Loads a state dict, of a warmed or a bare optimizer, and goes on from there.
+        """Loads a state dict of a warmed or a bare optimizer, and goes on from there.
 
-        Never warms again: see `rewarm`. A bare optimizer's leaves the warmup where it
-        was, with a warning. A length that you pass to `Warmed` is code and holds; one
-        that stands in a param group, and that of `rewarm`, is loaded with the group.
+        It never warms again: see `rewarm`. The state of a bare optimizer leaves the
+        warmup where it was, with a warning. A length that you gave to `Warmed` is code,
+        so it stays. One in a param group, or from `rewarm`, is loaded with the group.
 
         Raises:
             TypeError: A value of the warmup is of the wrong type.
             ValueError: A value of the warmup is not allowed, or an unfinished warmup
                 was begun with another mode. Nothing has been loaded then.
         """
-        # Hooks do the same, but not every class runs them.
+        # The hooks on the wrapped optimizer do the same, and then there is nothing left
+        # to do. But not every class runs them.
         loaded = self._before_load(state_dict)
-        self.wrapped.load_state_dict(loaded, *args, **kwargs)
-        self._after_load()
+        try:
+            self.wrapped.load_state_dict(loaded, *args, **kwargs)
+            self._after_load()
+        finally:
+            self._planner.loading = None
 
     def __getstate__(self) -> dict[str, Any]:
-        lost = ("step", "_planner")  # a patch by someone else; references to groups
+        # A patch of `step` by somebody else, and what follows from the groups.
+        lost = ("step", "_planner")
         self._before_save()
         return {key: value for key, value in vars(self).items() if key not in lost}
 

@@ -139,12 +139,13 @@ class Case:
     groups: int
     all_contenders: bool = False
     run: str = "eager"  # a key of WRAPS
+    own_lrs: bool = False  # whether each group has another learning rate
 
     @property
     def name(self) -> str:
         """The name of the case in the command and in the records."""
         if self.optimizer == "idle":
-            return f"machinery-{self.groups}"
+            return f"machinery-{self.groups}" + "-lrs" * self.own_lrs
         parts = [self.model, self.optimizer, self.implementation, str(self.groups)]
         return "-".join(parts + [self.run] * (self.run != "eager"))
 
@@ -174,8 +175,11 @@ class Case:
         params = [Parameter(torch.full(s, 0.1, device=where)) for s in self.shapes]
         for param in params:
             param.grad = torch.full_like(param, 0.01)
+        groups: list[dict[str, Any]]
         groups = [{"params": params[i :: self.groups]} for i in range(self.groups)]
         lr = 1e-3 if self.run == "eager" else torch.tensor(1e-3, device=where)
+        for number, group in enumerate(groups if self.own_lrs else (), 1):
+            group["lr"] = lr * number
         make: Any = OPTIMIZERS.get(self.optimizer, Idle)
         return make(groups, lr=lr, **IMPLEMENTATIONS[self.implementation])
 
@@ -189,8 +193,16 @@ def _implementations(device: str) -> Iterator[tuple[str, str]]:
 
 
 def _cpu_cases() -> Iterator[Case]:
-    for groups in (1, 10, 100):
-        yield Case("none", "idle", "loop", groups, all_contenders=True)
+    for own_lrs, groups in (
+        (0, 1),
+        (0, 2),
+        (0, 10),
+        (0, 100),
+        (1, 2),
+        (1, 10),
+        (1, 100),
+    ):
+        yield Case("none", "idle", "loop", groups, True, own_lrs=bool(own_lrs))
     for how in _implementations("cpu"):
         yield Case("tiny", *how, groups=1, all_contenders=True)
     for how in _implementations("cpu"):

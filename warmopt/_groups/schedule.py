@@ -1,7 +1,7 @@
 """How long and how far: a mode with its length, start and offset, checked once.
 
-Pure: it knows numbers, not optimizers. What a param group says of itself (its own
-length and start) comes in as arguments.
+It knows numbers, not optimizers. The length and the start of a single param group come
+in as arguments.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ ModeLike = ModeName | Pace | Callable[..., float]
 
 
 PACES: dict[str, Callable[[], Pace]] = {"adaptive": Adaptive}
+"""The modes that are not a shape, but a way to walk one."""
 
 
 class Schedule:
-    """The factor of each update, as `Warmed` was asked for it.
+    """The factor of each update, from the arguments of `Warmed`.
 
     Attributes:
-        mode: Name of the mode; for a callable, its own name.
+        mode: Name of the mode. For a function it is the function's own name.
         pace: How the ramp is walked.
         shape: The formula of the ramp, (update, steps, start) -> factor.
         steps: Length in updates; None where each group takes it from its beta2.
@@ -175,7 +176,7 @@ def _wrong(name: str, value: Any, allowed: str) -> Exception:
 
 
 def _name(function: Any) -> str:
-    """Name under which a callable mode is stored and recognised in any process."""
+    """The name of a function as mode. It is stored, and the same in every process."""
     if isinstance(function, partial):
         options = [_name(value) for value in function.args]
         options += [f"{key}={_name(value)}" for key, value in function.keywords.items()]
@@ -189,7 +190,7 @@ def _default_start(function: Callable[..., float]) -> float | None:
     """Default of the parameter `start`, 0 if it has none; None without parameter."""
     try:
         start = inspect.signature(function).parameters.get("start")
-    except ValueError:  # a builtin that tells no signature
+    except ValueError:  # a builtin without a signature
         start = None
     if start is None:
         return None
@@ -203,7 +204,7 @@ def _checked(
     steps: float,
     start: float,
 ) -> float:
-    """A user's function as a shape; refuses a factor no optimizer should see."""
+    """A user's function as a shape. It refuses a factor that makes no sense."""
     if takes_start:
         factor = function(update, steps, start=start)
     else:

@@ -1,9 +1,10 @@
-"""Keep warmopt out of `torch.compile`, and a changing float LR too.
+"""Keeps warmopt out of `torch.compile`, and a changing float LR too.
 
-Dynamo loses attributes and entries of param groups that are written in a traced frame,
-so no frame of warmopt is traced; the wrapped optimizer's step still is. But a float
-LR is a constant to the compiler: while it ramps, the foreach path would be compiled
-for every value, up to the limit, and stay uncompiled for good. Then it runs eagerly.
+Dynamo can lose attributes and entries of param groups that are written in a frame that
+it traces. So it traces no frame of warmopt; it still traces the wrapped optimizer's
+step. But a float LR is a constant for the compiler. While the LR changes, the foreach
+path would be compiled for every value, up to dynamo's limit, and then stay uncompiled
+for good. So with a float LR the wrapped step runs eagerly during the warmup.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch._C._dynamo.eval_frame import get_eval_frame_callback
 __all__ = ["eagerly", "in_compiled_region", "is_compiled", "stay_untraced"]
 
 in_compiled_region = get_eval_frame_callback
-"""What compiles the frames that are called now; none of it outside torch.compile."""
+"""Returns what compiles the frames that are called now: None outside torch.compile."""
 
 
 @functools.cache
@@ -31,12 +32,12 @@ def stay_untraced() -> None:
 
 
 def is_compiled(step: Callable[..., Any]) -> bool:
-    """Whether a step is `torch.compile` of one, put there by hand."""
+    """Whether somebody has put a compiled step in place of the optimizer's own."""
     return not hasattr(step, "__self__") and hasattr(step, "_torchdynamo_orig_callable")
 
 
 def eagerly(step: Callable[..., Any]) -> Callable[..., Any]:
-    """The step without compilation, be it of the step or of what calls it."""
+    """The step without compilation, whether it or its caller was compiled."""
     if is_compiled(step):
         step = step._torchdynamo_orig_callable  # type: ignore[attr-defined]
     return functools.partial(_disabled(), step)
