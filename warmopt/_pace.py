@@ -26,7 +26,7 @@ class Ramp:
         shape: The formula, (update, steps, start) -> factor, as in `warmopt.shapes`.
         steps: Length in updates.
         start: Factor at position 0, dimensionless.
-        offset: Updates, the first of all, that run at `start` before the shape begins.
+        offset: Number of updates at the beginning that run at `start`.
         last: Position at which the ramp ends, in updates.
     """
 
@@ -36,7 +36,7 @@ class Ramp:
     offset: int
     last: int
 
-    def within(self) -> Callable[[float], float]:
+    def formula(self) -> Callable[[float], float]:
         """Returns the function from a position, up to `last`, to the factor.
 
         The factor of update 1 is at position 1. A step calls this function, so it looks
@@ -55,7 +55,7 @@ class Ramp:
 
     def factor(self, position: float) -> float:
         """The factor at any position; after the end it is 1."""
-        return self.within()(position) if position <= self.last else 1.0
+        return self.formula()(position) if position <= self.last else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,9 @@ class Sampling:
 
 
 class Pace:
-    """How a param group walks its ramp. This is the fixed pace: one position an update.
+    """How a param group walks its ramp.
+
+    This is the fixed pace, which advances one position per update.
 
     Other paces are subclasses, which replace what differs. The rest of the package only
     calls these methods and never asks which pace it is. A pace may walk the ramp
@@ -125,21 +127,21 @@ class Pace:
 
         It is kept for many updates, so it reads the group's own keys when it is called.
         """
-        return ramp.within()
+        return ramp.formula()
 
     def is_over(self, group: Group, ramp: Ramp) -> bool:
         """Whether the warmup is over after the updates that the group has done."""
         return int(group[UPDATES]) >= ramp.last
 
     def held(self, group: Group) -> float:
-        """The factor once the warmup is over; if it is not 1, it goes on for good."""
+        """The factor after the warmup. If it is not 1, later steps are scaled by it."""
         return 1.0
 
     def done_reason(self, group: Group, ramp: Ramp) -> str:
         """Why a warmup that is over has ended."""
         return "cap"
 
-    def moves(self, group: Group) -> bool:
+    def needs_every_update(self, group: Group) -> bool:
         """Whether `counted` must be called after every update, not just at readings."""
         return False
 

@@ -42,7 +42,8 @@ class Adaptive(Pace):
         shape: Name of a fixed mode, or a function, as `mode` of `Warmed`. Once the
             fast pace has begun, it is called between whole updates too.
         on_settled: "accelerate": while it is settled, every update advances the ramp
-            by 1/fast instead of 1/steps; the slow pace returns if it is not.
+            by 1/fast instead of 1/steps. If a later reading is not settled, the slow
+            pace returns.
             "ramp": from the first settled reading on, to factor 1 over `fast` updates.
             "end": from the first settled reading on, factor 1.
         fast: Length of the fast pace in updates; by default that of `fast_updates`.
@@ -113,12 +114,14 @@ class Adaptive(Pace):
         return min(fast, steps)
 
     def next_fast(self, fast_done: int, settled: bool) -> int:
-        """How many updates will have run at the fast pace after the next one."""
+        """The number of fast updates, once the next update is done."""
         latched = self.on_settled != "accelerate" and fast_done > 0
         return fast_done + (settled or latched)
 
     def position(self, update: int, fast_done: int, steps: float, last: float) -> float:
-        """Where in the ramp an update is: the fixed warmup's update with its factor.
+        """The position of an update in the ramp.
+
+        The fixed warmup has the same factor at the update of that number.
 
         Args:
             update: Its number, counted from 1.
@@ -176,7 +179,7 @@ class Adaptive(Pace):
 
     def follow(self, group: Group, ramp: Ramp) -> Callable[[int], float]:
         """Returns the function from an update to the factor at its position."""
-        steps, last, within = ramp.steps, ramp.last, ramp.within()
+        steps, last, within = ramp.steps, ramp.last, ramp.formula()
 
         def factor(update: int) -> float:
             fast = self.next_fast(group[FAST], group[SETTLED])
@@ -195,12 +198,12 @@ class Adaptive(Pace):
         is_early = group.get(FAST) and int(group[UPDATES]) < ramp.last
         return "settled" if is_early else "cap"
 
-    def moves(self, group: Group) -> bool:
+    def needs_every_update(self, group: Group) -> bool:
         """Whether the pace is fast, now or before: then each update counts for it."""
         return bool(group[FAST] or group[SETTLED])
 
     def counted(self, group: Group) -> None:
-        """Counts the update as a fast one, if it was."""
+        """Adds 1 to the fast updates, if the update ran at the fast pace."""
         group[FAST] = self.next_fast(group[FAST], group[SETTLED])
 
     def judge(self, groups: Sequence[Group], reading: Reading) -> bool:

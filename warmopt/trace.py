@@ -23,14 +23,14 @@ class Recorded(NamedTuple):
     Attributes:
         steps: Length of the ramp in updates.
         last: Update after which it is over without a fast pace.
-        criterion: Name of the one that acts; None where nothing does.
+        criterion: Name of the criterion that acts; None if none does.
         on_settled: As in `Adaptive`, and so are `fast` and `every`.
         fast: Updates; None for the default.
         every: Updates between readings.
         updates: Updates that were done before the record.
-        fast_done: Of these, the ones at the fast pace.
+        fast_done: How many of these were at the fast pace.
         settled: Whether the last verdict before the record was "settled".
-        first_verdict: Update after which the first one of the record could be.
+        first_verdict: Update after which the record may have its first verdict.
         first_row: How many rows the trace had before.
     """
 
@@ -58,10 +58,10 @@ class Trace:
             by the index of its first group.
         rows: One dict per reading, in order: `pool`; `update`, after which the sample
             was taken, and `judged_after`, after which it was judged (both count from
-            1); `lr`, the base LR of the first group then (None where it is a tensor);
-            `factor` of the update after that; `settled`, the verdict (None where
-            nothing acts); `watched`, the verdict of each watching criterion by its
-            name; and the `Reading`, entry by entry. Made for `pandas.DataFrame(rows)`.
+            1); `lr`, the base LR of the first group then (None if it is a tensor);
+            `factor` of the update after that; `settled`, the verdict (None if nothing
+            acts); `watched`, the verdict of each watching criterion by its name; and
+            all entries of the `Reading`. Made for `pandas.DataFrame(rows)`.
 
     Example:
         >>> from warmopt import Warmed
@@ -88,7 +88,7 @@ class Trace:
         return iter(self.rows)
 
     def record(self, pool: int, new: Recorded) -> None:
-        """Notes where the record of a pool begins, unless it goes on without a gap."""
+        """Notes where the record of a pool begins, unless the old one goes on."""
         old = self.pools.get(pool)
         if old is not None and new.updates >= old.updates and new.updates:
             judged = [row["judged_after"] for row in self._rows_of(pool)]
@@ -199,8 +199,8 @@ def replay(
 ) -> Replay:
     """Runs a recorded warmup again under another criterion, without training.
 
-    The readings stay those of the run that was recorded: that its own LR would have
-    been another from the first different decision on is what a replay cannot know.
+    The readings stay those of the run that was recorded. With other decisions the run
+    would have had another LR, and so other readings: a replay cannot know those.
 
     Args:
         trace: Of a warmup that was adaptive or watched.
@@ -237,7 +237,7 @@ def replay(
 
 
 def _checked_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as it was before it was saved. Raises a KeyError where something lacks."""
+    """A row as it was before it was saved. Raises a KeyError if an entry is missing."""
     row = {**row, "drifts": tuple(row["drifts"]), "sizes": tuple(row["sizes"])}
     for name in ("pool", "judged_after", "factor", "settled", *Reading._fields):
         row[name]
@@ -249,7 +249,7 @@ def _reading(row: dict[str, Any]) -> Reading:
 
 
 def verdicts_of(criteria: Sequence[Criterion], reading: Reading) -> dict[str, bool]:
-    """Verdict of each criterion by its name; the second of a name is its "(2)"."""
+    """Verdict of each criterion by its name; the second of a name gets "(2)"."""
     seen, verdicts = Counter[str](), {}
     for criterion in criteria:
         name = name_of(criterion)

@@ -1,7 +1,7 @@
 """`Warmed`: the wrapper that scales the learning rate while the optimizer steps.
 
 It keeps one promise. Outside `step()`, `group["lr"]` is exactly what the user or the
-scheduler has set. Only while the wrapped optimizer steps is it that value x factor.
+scheduler has set. While the wrapped optimizer steps, it is that value x factor.
 """
 
 from __future__ import annotations
@@ -203,12 +203,14 @@ class Warmed(Optimizer):
         hook fails after the step was done, the update counts.
         """
         planner = self._planner
+        # First the usual case. It returns UNUSUAL if it could not run the step.
         if planner.plain is not None and not (args or kwargs):
             result = planner.plain(planner, self.wrapped)
             if result is not UNUSUAL:
                 return result
+        # Then: is there nothing left to do? (As `are_same`, without a call.)
         wrapped = self.wrapped
-        try:  # as `are_same` does, without a call
+        try:
             is_over = planner.passes_on == wrapped.param_groups
         except (RuntimeError, ValueError):
             is_over = False
@@ -237,6 +239,7 @@ class Warmed(Optimizer):
             index = len(self.wrapped.param_groups)
             whole = {**self.wrapped.defaults, **param_group}
             self._states.check_new(whole, f"param group {index}")
+        self._planner.catch_up(self.wrapped)  # the last step did not have the group
         self.wrapped.add_param_group(param_group)
         self._planner.renew(self.wrapped)
 
@@ -284,15 +287,19 @@ class Warmed(Optimizer):
     # --- what users ask -----------------------------------------------------------
 
     def _groups(self) -> list[Group]:
-        """The param groups as they stand; a new one as it will be when it has begun."""
-        self._planner.catch_up(self.wrapped)  # the last update, if a GPU knew more
+        """The param groups; of one that has not begun, a copy that has."""
+        # Counts the last update, if the host has not waited for the GPU.
+        self._planner.catch_up(self.wrapped)
         return list(map(self._states.begun, self.wrapped.param_groups))
 
     @property
     def done(self) -> bool:
-        """Whether the warmup of every group is over."""
+        """Whether the warmup of every group is over.
+
+        A group that stays frozen, or at LR 0, does not come to its end.
+        """
         planner, groups = self._planner, self.wrapped.param_groups
-        # Loops ask this at every update, so the groups are not asked if that can be.
+        # Loops ask this at every update, so it does not ask every group if it can.
         if are_same(planner.warming, groups):
             return False
         if are_same(planner.passes_on, groups):
@@ -380,7 +387,8 @@ class Warmed(Optimizer):
             self._planner.loading = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # A patch of `step` by somebody else, and what follows from the groups.
+        # Not saved: a `step` that somebody has patched in, and what follows from the
+        # groups.
         lost = ("step", "_planner")
         self._before_save()
         return {key: value for key, value in vars(self).items() if key not in lost}

@@ -218,6 +218,28 @@ def test_a_float_lr_is_captured_when_the_warmup_is_done(
     warmed.step()
 
 
+@pytest.mark.parametrize("how", ["adaptive", "momentum", "loaded"])
+def test_right_after_the_end_any_warmup_is_captured(
+    how: str, capturing: dict[str, bool]
+) -> None:
+    options: dict[str, Any] = {
+        "adaptive": {"mode": "adaptive"},
+        "momentum": {"momentum_start": 0.5},
+        "loaded": {},
+    }[how]
+    params = parameters()
+    warmed = Warmed(build("adamw-loop", params), steps=2, **options)
+    for update in (1, 2):
+        set_grads(params, update)
+        warmed.step()
+    if how == "loaded":
+        warmed.load_state_dict(warmed.state_dict())
+    capturing["capturing"] = True
+    with StandInGraph():
+        warmed.step()
+    assert warmed.done
+
+
 def test_eager_steps_at_a_tensor_lr_read_nothing_on_the_host(
     capturing: dict[str, bool],
 ) -> None:

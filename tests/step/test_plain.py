@@ -7,11 +7,13 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import Parameter
 
 from tests.support.optimizers import assert_same, snapshot
+from tests.support.reference import watch
 from warmopt import Adaptive, Warmed
 from warmopt._update import plain, planner
 
@@ -120,6 +122,16 @@ def with_one_equal_group(warmed: Warmed) -> None:
     warmed.step()
 
 
+def at_numpy_lrs(warmed: Warmed) -> None:
+    """Of which one is 0: then nothing that was scaled may stay so."""
+    for group in warmed.param_groups:
+        group["lr"] = np.float32(0.1)
+    warmed.step()
+    warmed.param_groups[-1]["lr"] = np.float32(0.0)
+    warmed.step()
+    warmed.param_groups[-1]["lr"] = 0.3
+
+
 def failing(warmed: Warmed) -> None:
     del warmed.param_groups[-1]["nesterov"]
     with pytest.raises(KeyError):
@@ -144,7 +156,7 @@ def writing_lrs(warmed: Warmed) -> None:
 
 UNUSUAL = [with_hook, with_closure, at_lr_0, at_another_count, frozen, failing]
 UNUSUAL += [with_a_new_group, with_other_groups, with_equal_groups, writing_lrs]
-UNUSUAL += [with_one_equal_group]
+UNUSUAL += [with_one_equal_group, at_numpy_lrs]
 
 
 @GROUPS
@@ -196,3 +208,21 @@ def test_the_wrapped_optimizer_may_be_exchanged(groups: int) -> None:
     warmed.step()
     assert_same(before, params)
     assert [param.tolist() for param in other] == [[-1 / 4] * 2] * groups
+
+
+def test_the_momentum_warms_at_every_update_from_0_too() -> None:
+    warmed, _ = build(1, steps=10, momentum_start=0.0)
+    seen = watch(warmed.wrapped, lambda inner: inner.param_groups[0]["momentum"])
+    for _ in range(10):
+        warmed.step()
+    assert seen == pytest.approx([0.09 * update for update in range(1, 11)])
+
+
+@GROUPS
+def test_the_last_lrs_are_those_of_the_groups_as_they_are(groups: int) -> None:
+    warmed, _ = build(groups)
+    warmed.step()
+    warmed.step()
+    warmed.param_groups[-1] = dict(warmed.param_groups[-1])
+    warmed.step()
+    assert warmed.get_last_lr() == [3 / 40 * (1.0 + i) for i in range(groups)]

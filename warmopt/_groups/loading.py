@@ -1,6 +1,6 @@
 """Loading a state dict: it is checked before anything changes, and then completed.
 
-Whichever of the two objects saves or loads, the hooks on the wrapped optimizer run.
+The hooks on the wrapped optimizer run whether you load through `Warmed` or through it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Hooked(Protocol):
 class Hooks:
     """The hooks on the wrapped optimizer. They may be pickled with it.
 
-    They hold the wrapper weakly, since one that was abandoned or copied must not act.
+    They hold the wrapper weakly, since a wrapper that is no longer used must not act.
     """
 
     def __init__(self, warmed: Hooked | None = None) -> None:
@@ -86,7 +86,7 @@ def checked_and_completed(
     if is_bare:
         warnings.warn(
             "The loaded state is of an optimizer without warmup: the warmup goes on "
-            "from where it was. Call rewarm() to begin it anew.",
+            "from where it was. Call rewarm() to start it again.",
             stacklevel=4,
         )
     return {**state_dict, "param_groups": completed}

@@ -66,7 +66,7 @@ class Ramps:
         return not group.get(DONE, True)
 
     def is_done(self, group: Group) -> bool:
-        """Whether the warmup of the group is over; one that has not begun has none."""
+        """Whether the warmup is over; a group without a warmup counts as done."""
         return not self.is_warming(group) or self.is_over(group)
 
     def is_over(self, group: Group) -> bool:
@@ -85,7 +85,7 @@ class Ramps:
         return self.pace.follow(group, self.ramp(group, start))(int(group[UPDATES]) + 1)
 
     def done_reason(self, groups: Sequence[Group]) -> str:
-        """Why the warmup of all groups is over: "cap" only if no other ended it."""
+        """Why the warmup is over: "cap" only if no group ended for another reason."""
         begun = [group for group in groups if UPDATES in group]
         reasons = [self.pace.done_reason(group, self.ramp(group)) for group in begun]
         return next((reason for reason in reasons if reason != "cap"), "cap")

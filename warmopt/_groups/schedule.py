@@ -36,11 +36,11 @@ class Schedule:
         mode: Name of the mode. For a function it is the function's own name.
         pace: How the ramp is walked.
         shape: The formula of the ramp, (update, steps, start) -> factor.
-        steps: Length in updates; None where each group takes it from its beta2.
+        steps: Length in updates; None if each group takes it from its beta2.
         start: Factor at update 0, dimensionless.
-        offset: Updates, the first of all, that run at `start` before the ramp.
+        offset: Number of updates at the beginning that run at `start`.
         total_steps: Updates of the whole run, of which a ratio is a share.
-        steps_from_beta2: Rule that gives the length where `steps` is None.
+        steps_from_beta2: Rule that gives the length if `steps` is None.
     """
 
     def __init__(

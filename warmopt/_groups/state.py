@@ -1,4 +1,4 @@
-"""The state of a warmup in a param group: begun, begun again, and checked."""
+"""Starts, restarts and checks the state of a warmup in a param group."""
 
 from __future__ import annotations
 

@@ -23,11 +23,11 @@ __all__ = ["Watcher", "watchers_of"]
 
 
 class Watcher:
-    """Takes readings for some param groups, and tells the pace of them.
+    """Takes readings for some param groups, and passes them to the pace.
 
-    What the pace makes of them is kept in the groups, and so is the window of each
-    group. So a resumed run goes on as if it had not stopped. With a `process_group`
-    the window is not kept, and fills again.
+    What the pace decides is kept in the groups, and so is the window of each group. So
+    a resumed run goes on as if it had not stopped. With a `process_group` the window is
+    not kept, and fills again.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Watcher:
         Between readings it has not, unless the pace must be told of each update.
         """
         first = self.groups[0]
-        if self._pace.moves(first) or not self._window.sources.found:
+        if self._pace.needs_every_update(first) or not self._window.sources.found:
             return 1
         return self._window.every - int(first[UPDATES]) % self._window.every
 

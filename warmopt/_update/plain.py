@@ -1,9 +1,9 @@
-"""The plain step, without the price of all that could happen but does not.
+"""The plain step: a fast path for the usual case, without what only rare cases need.
 
 It does what `Update` does if there are no arguments and no hooks, and if all groups
-have float learning rates, the same count and one factor. The tests run with it and
-without it. Whatever is unusual it hands over untouched, by returning `UNUSUAL`; then
-`Update` runs.
+have float learning rates, the same count and one factor. If anything is unusual, it
+changes nothing and returns `UNUSUAL`; then `Update` runs. The contract tests run with
+it and without it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ UNUSUAL = object()
 is_used = True  # only tests set it to False
 
 PlainStep = Callable[[Any, Optimizer], Any]
-"""Takes the planner and the wrapped optimizer. It does not keep the planner, which
-keeps the step: such a cycle would hold the parameters after the wrapper is gone."""
+"""Takes the planner and the wrapped optimizer. It does not store the planner, since the
+planner holds this function: such a cycle would keep the parameters in memory after the
+wrapper is gone."""
 
 
 def plain_step(plan: Plan) -> PlainStep | None:
     """Returns the plain step of a plan; None if its steps are not plain."""
     is_one_lane = len(plan.lanes) == 1 and plan.lanes[0].groups == plan.groups
-    if not (is_used and is_one_lane) or plan.is_compiled or plan.momentum_start:
+    if not (is_used and is_one_lane) or plan.is_compiled:
+        return None
+    if plan.momentum_start is not None:
         return None
     count = plan.groups[0][UPDATES]
     # At `limit` a reading is due, or the warmup may be over. At update 1 a plan looks
@@ -111,7 +114,8 @@ def _many(plan: Plan, limit: float) -> PlainStep:
             for group in live:
                 base = group["lr"]
                 if not base or group[key] != count:
-                    _put_back(live, bases, factor)
+                    for scaled, own in zip(live, bases):  # noqa: B905
+                        scaled["lr"] = own
                     return UNUSUAL
                 bases.append(base)
                 group["lr"] = base * factor
@@ -125,6 +129,7 @@ def _many(plan: Plan, limit: float) -> PlainStep:
         except BaseException:
             _put_back(live, bases, factor)
             raise
+        planner.last_groups = live[:]  # who changes the list later does not change this
         planner.last_bases, planner.last_factor = bases, factor
         return result
 

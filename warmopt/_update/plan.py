@@ -32,10 +32,10 @@ __all__ = ["ASKED_EVERY", "Lane", "Plan", "is_frozen"]
 ASKED_EVERY = 8
 """A group is asked whether it is frozen where its count is a multiple of this.
 
-To ask takes longer than all the rest. A group that was found frozen is not counted any
-more, so it is asked at every step, and it warms from the very step that finds it
-unfrozen. Who is asked when depends on the saved count alone, so a resumed run does the
-same.
+To ask all groups takes longer than all the rest of a step. A group that was found
+frozen is not counted any more, so it is asked at every step, and it warms from the very
+step that finds it unfrozen. When a group is asked depends only on its saved count, so a
+resumed run asks at the same updates.
 """
 
 
@@ -45,7 +45,7 @@ class Lane:
 
     Attributes:
         follow: The function from the number of an update to its factor.
-        last: The update after which the warmup may be over without a look.
+        last: The last update of the ramp: after it the warmup is over.
         groups: The param groups.
     """
 
@@ -80,7 +80,8 @@ class Plan:
         is_over: Whether no group warms any more.
         ends: Whether a new plan is needed after the step.
         due_in: Steps until `look` is to be called.
-        hooks: All hooks that run around the wrapped step: dicts, which may fill up.
+        hooks: All hooks that run around the wrapped step: live dicts, to which hooks
+            may be added later.
         may_capture: Whether there is a device that captures graphs.
         is_compiled: Whether the wrapped step was compiled by hand.
     """
@@ -106,8 +107,8 @@ class Plan:
         self._sort_groups()
         self.is_over = not (self.lanes or self.on_device)
         self.ends = False
-        # If one of these misses an update, it goes its own way from that step on,
-        # no matter who looks at it when.
+        # Groups that share a watcher. If one of them misses an update, it needs a
+        # watcher of its own, so a new plan is made after that same step.
         self._shares_watcher = {
             id(g) for each in watchers if len(each.groups) > 1 for g in each.groups
         }
@@ -158,8 +159,8 @@ class Plan:
             scaled: The list of what is scaled, which is empty.
 
         Returns:
-            False if a new plan is needed, since the groups are others, or somebody has
-            put a later count into one.
+            False if a new plan is needed: the groups have changed, or somebody has set
+            the count of one past its end.
         """
         if not self.is_of(live):
             return False
@@ -208,7 +209,9 @@ class Plan:
         scale_lr(each.group, factor, 0, scaled)
 
     def check_capture(self, live: list[Group]) -> None:
-        """Raises RuntimeError where each replay of a graph would repeat one update."""
+        """Raises RuntimeError if each replay of a graph would repeat one update."""
+        if self.is_over and self.is_of(live):
+            return
         if not self._ramps.pace.on_device:
             raise RuntimeError(
                 "mode must be a fixed one for its warmup to be captured in a CUDA "

@@ -30,15 +30,16 @@ class Planner:
 
     Attributes:
         plan: The plan of the next steps.
-        passes_on: The param groups if a step has found nothing to do; else None.
+        passes_on: The param groups, once a step had nothing to scale: from then on
+            steps are only passed on. Else None.
         warming: The param groups if it is certain that some of them warm; else None.
-        plain: Runs a step that has nothing unusual, see `plain`; None if none is plain.
+        plain: Runs a plain step (see `plain`); None if the steps are not plain.
         found_inf: What a GradScaler has set for the next step; None without one.
         watchers: Those that read the second moment of some groups.
         last_groups: The groups that were scaled in the last step.
-        last_bases: Their base LRs then, and `last_factor`, by which all of them were
-            multiplied. After an `Update` these are the products, and the factor is 1.
-        loading: The groups of a state dict that was checked and is being loaded.
+        last_bases: After a plain step their base LRs, all of which were multiplied by
+            `last_factor`. After an `Update` their effective LRs; the factor is 1.
+        loading: The state dict that was checked and is being loaded; None without one.
     """
 
     def __init__(
@@ -61,7 +62,8 @@ class Planner:
         self.last_bases: Sequence[Any] = ()
         self.last_factor = 1.0
         self.loading: Any = None
-        # The last step, which counts if what is on its way to the host is 0.
+        # The last step, if it is not yet known whether it was skipped: its `found_inf`,
+        # which is being copied to the host, and what the step had scaled.
         self._late: tuple[HostCopy, list[Scaled]] | None = None
 
     def renew(self, wrapped: Optimizer) -> None:
@@ -126,8 +128,7 @@ class Planner:
         self.plan.count_on_device(found_inf)
         if found_inf is not None and found_inf.is_cuda:
             self._late = HostCopy(found_inf), scaled
-            if self.plan.ends:
-                self.warming = None  # the last update may have been skipped
+            self.warming = None  # this update may be the last one, or was skipped
         elif found_inf is None or not found_inf.item():
             for each in scaled:
                 each.count()
@@ -155,6 +156,7 @@ class Planner:
         if not found_inf.numbers():
             for each in scaled:
                 each.count()
+        self.warming = self.plan.groups if self.plan.lanes else None
         self._look(wrapped)
 
     def _look(self, wrapped: Optimizer) -> None:

@@ -2,8 +2,9 @@
 
 While an update is on, the learning rate of each warming param group is base x factor.
 While it is off, it is the base again: the very object that the user or a scheduler has
-put there. Everything that multiplies, puts back or counts is in this file, but for the
-plain case, which `plain` does faster.
+put there. `scale_lr` multiplies, `Scaled.put_back` puts the base back, and
+`Scaled.count` counts the update. There are two exceptions: `plain` does all of that
+faster in the usual case, and the count of a tensor LR is moved on its device.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from warmopt._keys import UPDATES, Group
@@ -38,7 +40,7 @@ class Scaled:
             optimizers and groups may share it.
         value: The scaled value.
         factor: What the base was multiplied by.
-        update: The update that counts if the step is done; 0 if none does.
+        update: The new count of the group if the step is done; 0 if it is not counted.
     """
 
     group: Group
@@ -64,7 +66,8 @@ class Scaled:
         if now is self.value:
             self.group[self.key] = self.base
         elif now is not self.base:
-            is_same = isinstance(now, float) and now == self.value
+            # A tensor is not compared: the host would have to wait for the device.
+            is_same = not isinstance(now, Tensor) and now == self.value
             if is_same or (self.key == "lr" and not self.factor):
                 self.group[self.key] = self.base
             elif self.key == "lr":
@@ -77,7 +80,7 @@ class Scaled:
 
 
 def scale_lr(group: Group, factor: Any, update: int, scaled: list[Scaled]) -> None:
-    """Multiplies the LR of a group by its factor, and notes that in `scaled`."""
+    """Multiplies the LR of a group by its factor. First it notes that in `scaled`."""
     base = group["lr"]
     scaled.append(Scaled(group, "lr", base, base * factor, factor, update))
     scaled[-1].apply()
@@ -113,8 +116,8 @@ def put_back(scaled: list[Scaled]) -> None:
     scaled.clear()
 
 
-class Planned(Protocol):
-    """What an update asks of the plan."""
+class Scaling(Protocol):
+    """What an update needs to have scaled and counted: the planner does it."""
 
     def scale(self, wrapped: Optimizer, scaled: list[Scaled]) -> None:
         """Scales what is planned; `scaled` holds what was done, even if it fails."""
@@ -130,22 +133,22 @@ class Update:
     the update is off there, and on again after it.
     """
 
-    def __init__(self, wrapped: Optimizer, planned: Planned) -> None:
-        self._wrapped, self._planned = wrapped, planned
+    def __init__(self, wrapped: Optimizer, scaling: Scaling) -> None:
+        self._wrapped, self._scaling = wrapped, scaling
         self._scaled: list[Scaled] = []
         self._is_on = False
 
     def on(self) -> None:
         """Multiplies: from here on the LR is base x factor."""
         self._is_on = True
-        self._planned.scale(self._wrapped, self._scaled)
+        self._scaling.scale(self._wrapped, self._scaled)
 
     def off(self, counts: bool = False) -> None:
         """Puts the base values back, and counts the update if the step was done."""
         done = self._scaled[:]
         put_back(self._scaled)
         if counts and self._is_on:
-            self._planned.count(done)
+            self._scaling.count(done)
         self._is_on = False
 
     def run(
@@ -182,8 +185,8 @@ class Update:
     ) -> Any:
         """Runs a step that has hooks, which are user code, at the base LR.
 
-        The last hook before the step puts the update on. The first hook after it puts
-        it off and counts it, so that the hooks of the user find it counted. If a class
+        The last hook before the step turns the update on. The first hook after it turns
+        it off and counts it, so that hooks of the user see the new count. If a class
         calls the step of its parent, its hooks run twice: `depth` finds the outer ones.
         """
         wrapped, depth = self._wrapped, 0
