@@ -68,41 +68,45 @@ through the hooks and the profiler of torch, as the bare step does once.
 GOALS = """\
 ## What is above its goal, and why
 
-Some things cost more than the goals that were set before the first line was written.
+Some things cost more than the goals that were set for them.
 
-**The machinery alone** was to take 0.15 of what pytorch_warmup takes at one group, 0.25
-at 10 and 100; a whole step on four tensors 1.025 of the bare one while it warms, and
-1.007 when it is done. The executed bytecodes of a step that warms say where it goes:
+**The machinery alone** was to take at most 0.25, 0.3, 0.25 and 0.2 of what
+pytorch_warmup takes at 1, 2, 10 and 100 groups, with one LR for all groups or with an
+LR for each, and never more than timm's `step_update`. It is above all four, and above
+timm's except at one group. The executed bytecodes of a step that warms say where it
+goes:
 
 """
 
 WHERE = """\
-About fifty bytecodes of `scale` and thirty of `restore` are for each group. Half of
-those are what a snippet of two loops leaves out: the count is read from the group and
-written to it, so that any checkpoint has it; a frozen group, or one at LR 0, is not
-counted; each group must be the object that it was; an LR that the optimizer itself
-writes is kept. timm's scheduler, which writes an LR and is done, is cheaper for that
-reason, and so is a naive subclass at 100 groups. After the warmup it is 27 bytecodes,
-at any number of groups.
+Fifty bytecodes are for each group, in two loops. Before the wrapped step it reads the
+LR and the count, and writes the LR; after it, it reads the LR again, and writes the LR
+and the count. Half of that is what a snippet of two loops leaves out: the count stands
+in the group, so that any checkpoint has it; an update at LR 0 is not counted; and an LR
+that the optimizer itself writes is kept. timm's scheduler writes an LR and is done, so
+it is cheaper, and so is a naive subclass at 100 groups. After the warmup it is 28
+bytecodes, at any number of groups. Steps that are not plain, with hooks, a closure, a
+tensor LR or groups of different lengths, go through `Update`, which costs two to three
+times as much.
 
 **A reading** in adaptive mode was to take, amortised, 3.5 % of a step at a million
 parameters in 161 tensors (`resnet50/4`), 0.4 % at 25 million (`resnet50`), 0.15 % at
-124 million (`gpt2`). At a million it is about a tenth. Of the large ones, what was
-measured is not told from the noise of their controls, which is several per cent; half a
-millisecond for a reading would be 0.5 % and 0.1 %. It is sixteen small operators, with
-a `cat` of a chunk or more of every tensor, and one of the age of every parameter; each
-finds its code and data out of the cache, since the optimizer has just walked through
-all of its state. Taken apart once, by hand, at a million parameters: of 0.5 ms, the
-statistic takes 0.13, the ages 0.12, the chunks 0.09, the look whether the state is
-still made of the same tensors and the last result's way to Python 0.03 each. (That look
-has become longer since, by 0.05 to 0.1 ms: it sees frozen and exchanged parameters and
-other betas too.) The ages are what corrects the bias of each parameter by its own
-updates, and no host can know them without a look. The more parameters, or the longer
-`every`, the smaller the share. Between readings nothing is looked at; after the warmup
-it is nothing.
+124 million (`gpt2`). At a million it is about a tenth. For the large models, what was
+measured is within the noise of their controls, which is several per cent; half a
+millisecond for a reading would be 0.5 % and 0.1 %. A reading is sixteen small
+operators, with a `cat` of a chunk or more of every tensor, and one of the age of every
+parameter. Each finds its code and data out of the cache, since the optimizer has just
+walked through all of its state. Taken apart once, by hand, at a million parameters: of
+0.5 ms, the statistic takes 0.13, the ages 0.12, the chunks 0.09, the look whether the
+state is still made of the same tensors and the last result's way to Python 0.03 each.
+(That look has become longer since, by 0.05 to 0.1 ms: it sees frozen and exchanged
+parameters and other betas too.) The ages correct the bias of each parameter by its own
+updates, and the host can only know them by reading them. The more parameters, or the
+longer `every`, the smaller the share. Between readings nothing is looked at; after the
+warmup it is nothing.
 
-**On a device** a reading was to be eight kernels. It is as many as it has operators,
-or more; it was not run there yet.
+**On a device** a reading was to be eight kernels. It is as many as it has operators, or
+more; it was not run there yet.
 """
 
 WIDE = (
@@ -191,9 +195,10 @@ def tables(record: Record, time: str) -> list[str]:
 def by_function() -> str:
     """A table with a line for each function and a column for each number of groups."""
     warming = json.loads(BYTECODES.read_text())["warming"]
+    names = dict.fromkeys(name for each in warming.values() for name in each)
     lines = [
-        [f"`{name}`", *(str(each[name]) for each in warming.values())]
-        for name in next(iter(warming.values()))
+        [f"`{name}`", *(str(each.get(name, 0)) for each in warming.values())]
+        for name in names
     ]
     return grid(["", *(f"{n} groups" for n in warming)], lines)
 

@@ -529,7 +529,7 @@ ROWS: list[Row] = [
         "AdamWScheduleFree(params, lr, warmup_steps=n)",
         "steps=n",
         ramp,
-        note="Leave `warmup_steps` out there, lest the LR is warmed twice. The weights "
+        note="Leave `warmup_steps` out there, or the LR is warmed twice. The weights "
         "of its average stay the same, since they come from the LR of the step.",
     ),
     Row(

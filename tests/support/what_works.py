@@ -191,7 +191,7 @@ CANNOT: list[tuple[str, str, str]] = [
     (
         COMPILED,
         "a compiled step while a float LR ramps",
-        "each value would be compiled anew, so it runs eagerly until the warmup ends",
+        "each value would be compiled again, so it runs eagerly until the warmup ends",
     ),
     (COMPILED, "fullgraph=True over a step", "torch's own optimizers break the graph"),
     (

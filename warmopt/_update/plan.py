@@ -78,7 +78,7 @@ class Plan:
         on_device: Those that warm, and are counted on the device.
         held: Those whose warmup is over below 1, with the factor that they keep.
         is_over: Whether no group warms any more.
-        ends: Whether a new plan is needed after the step.
+        is_stale: Whether a new plan is needed after the step.
         due_in: Steps until `look` is to be called.
         hooks: All hooks that run around the wrapped step: live dicts, to which hooks
             may be added later.
@@ -106,7 +106,7 @@ class Plan:
         self.held: list[tuple[Group, float]] = []
         self._sort_groups()
         self.is_over = not (self.lanes or self.on_device)
-        self.ends = False
+        self.is_stale = False
         # Groups that share a watcher. If one of them misses an update, it needs a
         # watcher of its own, so a new plan is made after that same step.
         self._shares_watcher = {
@@ -182,7 +182,7 @@ class Plan:
         for group in lane.groups:
             update = group[UPDATES] + 1
             if update != at:  # groups with the same count share one factor
-                self.ends = self.ends or update >= lane.last
+                self.is_stale = self.is_stale or update >= lane.last
                 if update > lane.last:
                     return False
                 at, factor = update, lane.follow(update)
@@ -190,7 +190,7 @@ class Plan:
                     self._check_first_lrs()
             if not group["lr"] or _is_found_frozen(group, update):
                 update = 0  # it is scaled, but not counted
-                self.ends = self.ends or id(group) in self._shares_watcher
+                self.is_stale = self.is_stale or id(group) in self._shares_watcher
             scale_lr(group, factor, update, scaled)
         return True
 
@@ -249,9 +249,9 @@ class Plan:
     def look(self) -> None:
         """Does what costs too much to be done after every step: see `due_in`."""
         for watcher in self._watchers:
-            self.ends = watcher.after_update() or self.ends
+            self.is_stale = watcher.after_update() or self.is_stale
         self.due_in = self._next_look()
-        self.ends = self.ends or self.due_in <= 0
+        self.is_stale = self.is_stale or self.due_in <= 0
 
     def _next_look(self) -> float:
         """Steps until a reading is due, or a count on the device may be at its end."""

@@ -166,5 +166,5 @@ class Planner:
         if plan.due_in <= 0 and not (plan.may_capture and is_capturing()):
             plan.look()
             self.plain = None
-        if plan.ends:
+        if plan.is_stale:
             self.renew(wrapped)
