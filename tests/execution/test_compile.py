@@ -81,7 +81,9 @@ def hand_scaled(case: str) -> list[Any]:
     return seen
 
 
-@pytest.mark.parametrize("what", ["step", "wrapped_step", "training_step"])
+@pytest.mark.parametrize(
+    "what", ["step", "wrapped_step", "wrapped_step_later", "training_step"]
+)
 @pytest.mark.parametrize("case", CASES)
 def test_a_compiled_step_is_the_eager_one(case: str, what: str) -> None:
     """While a float LR ramps, nothing is compiled. A tensor LR is compiled once."""
@@ -94,6 +96,8 @@ def test_a_compiled_step_is_the_eager_one(case: str, what: str) -> None:
         inner.step = torch.compile(inner.step, backend=compiler)
     warmed = training.optimizer = Warmed(training.optimizer, steps=STEPS)
     step = warmed.step
+    if what == "wrapped_step_later":
+        warmed.wrapped.step = torch.compile(warmed.wrapped.step, backend=compiler)
 
     def train(inputs: Tensor) -> None:
         training.set_grads(inputs)

@@ -24,7 +24,6 @@ from warmopt._groups.ramps import Ramps
 from warmopt._keys import UPDATES, Group
 from warmopt._measure.watchers import Watcher
 from warmopt._optimizers.couplings import check_first_lr
-from warmopt._update.compiling import is_compiled
 from warmopt._update.update import Scaled, scale_lr, scale_momentum
 
 __all__ = ["ASKED_EVERY", "Lane", "Plan", "is_frozen"]
@@ -83,7 +82,8 @@ class Plan:
         hooks: All hooks that run around the wrapped step: live dicts, to which hooks
             may be added later.
         may_capture: Whether there is a device that captures graphs.
-        is_compiled: Whether the wrapped step was compiled by hand.
+        is_compiled: Whether the wrapped step was compiled by hand, as the last `Update`
+            has found it.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Plan:
             _global_optimizer_post_hooks,
         )
         self.may_capture = may_capture()
-        self.is_compiled = is_compiled(optimizer.step)
+        self.is_compiled = False
 
     def _sort_groups(self) -> None:
         ramps, pace = self._ramps, self._ramps.pace

@@ -15,7 +15,7 @@ from warmopt._device import HostCopy, is_capturing
 from warmopt._groups.state import States
 from warmopt._keys import Group
 from warmopt._measure.watchers import Watcher, watchers_of
-from warmopt._update.compiling import eagerly, in_compiled_region
+from warmopt._update.compiling import eagerly, in_compiled_region, is_compiled
 from warmopt._update.plain import plain_step
 from warmopt._update.plan import Plan
 from warmopt._update.update import Scaled, Update, put_back
@@ -91,6 +91,7 @@ class Planner:
         """Runs a step of the wrapped optimizer as one update."""
         self.catch_up(wrapped)
         plan, step = self.plan, wrapped.step
+        plan.is_compiled = is_compiled(step)
         if plan.may_capture and is_capturing():
             plan.check_capture(wrapped.param_groups)
         if plan.lanes and (plan.is_compiled or in_compiled_region()):
