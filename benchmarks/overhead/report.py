@@ -86,7 +86,7 @@ in the group, so that any checkpoint has it; an update at LR 0 is not counted; a
 that the optimizer itself writes is kept. timm's scheduler writes an LR and is done, so
 it is cheaper, and so is a naive subclass at 100 groups. After the warmup it is 28
 bytecodes, at any number of groups. Steps that are not plain, with hooks, a closure, a
-tensor LR or groups of different lengths, go through `Update`, which costs two to three
+tensor LR or groups of different lengths, go through `Update`, which costs two to four
 times as much.
 
 **A reading** in adaptive mode was to take, amortised, 3.5 % of a step at a million

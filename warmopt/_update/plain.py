@@ -19,7 +19,7 @@ from warmopt._device import is_capturing
 from warmopt._keys import UPDATES, Group, are_same
 from warmopt._update.compiling import in_compiled_region
 from warmopt._update.plan import ASKED_EVERY, Plan, is_frozen
-from warmopt._update.update import Scaled
+from warmopt._update.update import put_back
 
 __all__ = ["UNUSUAL", "plain_step"]
 
@@ -59,7 +59,8 @@ def _is_interfered(may_capture: bool) -> Callable[[], Any]:
 
 
 def _one(plan: Plan, limit: float) -> PlainStep:
-    hooks, follow, group = plan.hooks, plan.lanes[0].follow, plan.groups[0]
+    hooks, follow, groups = plan.hooks, plan.lanes[0].follow, plan.groups
+    group = groups[0]
     is_interfered = _is_interfered(plan.may_capture)
 
     def step(planner: Any, wrapped: Optimizer) -> Any:
@@ -82,12 +83,12 @@ def _one(plan: Plan, limit: float) -> PlainStep:
             if group["lr"] is value:
                 group["lr"] = base
             else:
-                Scaled(group, "lr", base, value, factor).put_back()
+                put_back([(group, "lr", base, value, factor, 0)])
             group[UPDATES] = count + 1
         except BaseException:
-            Scaled(group, "lr", base, value, factor).put_back()
+            put_back([(group, "lr", base, value, factor, 0)])
             raise
-        planner.last_bases, planner.last_factor = (base,), factor
+        planner.last_plain = groups, (base,), factor
         return result
 
     return step
@@ -124,13 +125,12 @@ def _many(plan: Plan, limit: float) -> PlainStep:
                 if group["lr"] == base * factor:
                     group["lr"] = base
                 else:
-                    Scaled(group, "lr", base, base * factor, factor).put_back()
+                    put_back([(group, "lr", base, base * factor, factor, 0)])
                 group[key] = count + 1
         except BaseException:
             _put_back(live, bases, factor)
             raise
-        planner.last_groups = live[:]  # who changes the list later does not change this
-        planner.last_bases, planner.last_factor = bases, factor
+        planner.last_plain = live[:], bases, factor  # the list may change later
         return result
 
     return step
@@ -138,7 +138,7 @@ def _many(plan: Plan, limit: float) -> PlainStep:
 
 def _put_back(groups: list[Group], bases: list[Any], factor: float) -> None:
     for group, base in zip(groups, bases, strict=False):
-        Scaled(group, "lr", base, base * factor, factor).put_back()
+        put_back([(group, "lr", base, base * factor, factor, 0)])
 
 
 def _is_any_frozen(groups: list[Group]) -> bool:

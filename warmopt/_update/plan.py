@@ -170,7 +170,7 @@ class Plan:
         for each in self.on_device:
             self._scale_on_device(each, scaled)
         if self.momentum_start is not None:
-            for group in [each.group for each in scaled]:
+            for group in [group for group, *_ in scaled]:
                 factor = self._ramps.factor(group, self.momentum_start)
                 scale_momentum(group, min(factor, 1.0), scaled)
         for group, factor in self.held:
@@ -188,7 +188,8 @@ class Plan:
                 at, factor = update, lane.follow(update)
                 if update == 1 and self._is_fresh:
                     self._check_first_lrs()
-            if not group["lr"] or _is_found_frozen(group, update):
+            is_asked = not (update - 1) % ASKED_EVERY
+            if not group["lr"] or (is_asked and is_frozen(group["params"])):
                 update = 0  # it is scaled, but not counted
                 self.is_stale = self.is_stale or id(group) in self._shares_watcher
             scale_lr(group, factor, update, scaled)
@@ -258,11 +259,6 @@ class Plan:
         left = [each.last - int(each.group[UPDATES]) for each in self.on_device]
         dues = [watcher.due_in() for watcher in self._watchers]
         return min(left + dues, default=math.inf)
-
-
-def _is_found_frozen(group: Group, update: int) -> bool:
-    """Whether the group is asked before this update, and is frozen."""
-    return not (update - 1) % ASKED_EVERY and is_frozen(group["params"])
 
 
 def is_frozen(params: list[Tensor]) -> bool:

@@ -18,7 +18,7 @@ from warmopt._measure.watchers import Watcher, watchers_of
 from warmopt._update.compiling import eagerly, in_compiled_region, is_compiled
 from warmopt._update.plain import plain_step
 from warmopt._update.plan import Plan
-from warmopt._update.update import Scaled, Update, put_back
+from warmopt._update.update import Scaled, Update, count, put_back
 from warmopt.criteria import Criterion
 from warmopt.trace import Trace
 
@@ -36,9 +36,9 @@ class Planner:
         plain: Runs a plain step (see `plain`); None if the steps are not plain.
         found_inf: What a GradScaler has set for the next step; None without one.
         watchers: Those that read the second moment of some groups.
-        last_groups: The groups that were scaled in the last step.
-        last_bases: After a plain step their base LRs, all of which were multiplied by
-            `last_factor`. After an `Update` their effective LRs; the factor is 1.
+        last_scaled: What the last `Update` had scaled.
+        last_plain: If a plain step came after that, its groups, their base LRs, and the
+            factor of all of them; else None.
         loading: The state dict that was checked and is being loaded; None without one.
     """
 
@@ -58,9 +58,8 @@ class Planner:
         self.plain: Callable[..., Any] | None = None
         self.found_inf: Tensor | None = None
         self.watchers: list[Watcher] = []
-        self.last_groups: Sequence[Group] = ()
-        self.last_bases: Sequence[Any] = ()
-        self.last_factor = 1.0
+        self.last_scaled: Sequence[Scaled] = ()
+        self.last_plain: tuple[Sequence[Group], Sequence[Any], float] | None = None
         self.loading: Any = None
         # The last step, if it is not yet known whether it was skipped: its `found_inf`,
         # which is being copied to the host, and what the step had scaled.
@@ -81,7 +80,7 @@ class Planner:
 
     def forget(self) -> None:
         """Drops what does not hold any more, as after a load; then call `renew`."""
-        self.last_groups, self.last_bases = (), ()
+        self.last_scaled, self.last_plain = (), None
         self.watchers, self._late = [], None
         self._is_fresh = False
 
@@ -103,9 +102,12 @@ class Planner:
 
     def last_lrs(self) -> dict[int, Any]:
         """The LR that each group was stepped at in the last step, by its `id`."""
-        factor, bases = self.last_factor, self.last_bases
-        lrs = bases if factor == 1.0 else [base * factor for base in bases]
-        return dict(zip(map(id, self.last_groups), lrs, strict=True))
+        if self.last_plain is not None:
+            groups, bases, factor = self.last_plain
+            lrs = [base * factor for base in bases]
+            return dict(zip(map(id, groups), lrs, strict=True))
+        lrs_alone = (each for each in self.last_scaled if each[1] == "lr")
+        return {id(group): lr for group, _, _, lr, *_ in lrs_alone}
 
     # --- what an update asks ---------------------------------------------------------
 
@@ -113,11 +115,10 @@ class Planner:
         """Scales what is planned, by a new plan if the old one does not hold."""
         if not self.plan.scale(wrapped.param_groups, scaled):
             put_back(scaled)
+            scaled.clear()
             self.renew(wrapped)
             self.plan.scale(wrapped.param_groups, scaled)
-        lrs = [each for each in scaled if each.key == "lr"]
-        self.last_groups = [each.group for each in lrs]
-        self.last_bases, self.last_factor = [each.value for each in lrs], 1.0
+        self.last_scaled, self.last_plain = scaled, None
 
     def count(self, scaled: list[Scaled]) -> None:
         """Counts the update of each group, unless the step was skipped.
@@ -131,8 +132,7 @@ class Planner:
             self._late = HostCopy(found_inf), scaled
             self.warming = None  # this update may be the last one, or was skipped
         elif found_inf is None or not found_inf.item():
-            for each in scaled:
-                each.count()
+            count(scaled)
 
     # --- after the step --------------------------------------------------------------
 
@@ -155,8 +155,7 @@ class Planner:
             return
         (found_inf, scaled), self._late = self._late, None
         if not found_inf.numbers():
-            for each in scaled:
-                each.count()
+            count(scaled)
         self.warming = self.plan.groups if self.plan.lanes else None
         self._look(wrapped)
 

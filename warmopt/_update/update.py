@@ -2,16 +2,15 @@
 
 While an update is on, the learning rate of each warming param group is base x factor.
 While it is off, it is the base again: the very object that the user or a scheduler has
-put there. `scale_lr` multiplies, `Scaled.put_back` puts the base back, and
-`Scaled.count` counts the update. There are two exceptions: `plain` does all of that
+put there. `scale_lr` multiplies, `put_back` puts the base back, and `count`
+counts the update. There are two exceptions: `plain` does all of that
 faster in the usual case, and the count of a tensor LR is moved on its device.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -22,6 +21,7 @@ from warmopt._keys import UPDATES, Group
 __all__ = [
     "Scaled",
     "Update",
+    "count",
     "momentum_key",
     "put_back",
     "scale_lr",
@@ -29,61 +29,23 @@ __all__ = [
 ]
 
 
-@dataclass(slots=True)
-class Scaled:
-    """A value of a param group that is scaled now.
+Scaled = tuple[Group, str, Any, Any, Any, int]
+"""A value of a param group while it is scaled: (group, key, base value, scaled value,
+factor, the new count of the group if the step is done or 0 if it is not counted).
 
-    Attributes:
-        group: The param group.
-        key: Its key: that of an LR, or of a momentum.
-        base: The value that the user has set. A tensor is replaced, never written to:
-            optimizers and groups may share it.
-        value: The scaled value.
-        factor: What the base was multiplied by.
-        update: The new count of the group if the step is done; 0 if it is not counted.
-    """
-
-    group: Group
-    key: str
-    base: Any
-    value: Any
-    factor: Any
-    update: int = 0
-
-    def apply(self) -> None:
-        """Puts the scaled value into the group."""
-        self.group[self.key] = self.value
-
-    def put_back(self) -> None:
-        """Puts the base value back.
-
-        An LR that is neither the base nor the scaled value was written by the optimizer
-        as it stepped, in effective units. Then the base becomes what it wrote / factor.
-        (What it writes into a tensor in place is lost. To see that, the host would have
-        to wait for the device.)
-        """
-        now = self.group[self.key]
-        if now is self.value:
-            self.group[self.key] = self.base
-        elif now is not self.base:
-            # A tensor is not compared: the host would have to wait for the device.
-            is_same = not isinstance(now, Tensor) and now == self.value
-            if is_same or (self.key == "lr" and not self.factor):
-                self.group[self.key] = self.base
-            elif self.key == "lr":
-                self.group[self.key] = now / self.factor
-
-    def count(self) -> None:
-        """Counts the update in the group."""
-        if self.update:
-            self.group[UPDATES] = self.update
+It is a plain tuple, since one is made for each group at each step.
+"""
 
 
 def scale_lr(group: Group, factor: Any, update: int, scaled: list[Scaled]) -> None:
-    """Multiplies the LR of a group by its factor. First it notes that in `scaled`."""
+    """Multiplies the LR of a group by its factor. First it notes that in `scaled`.
+
+    A tensor is replaced, never written to: optimizers and groups may share it.
+    """
     base = group["lr"]
-    scaled.append(Scaled(group, "lr", base, base * factor, factor, update))
-    scaled[-1].apply()
+    value = base * factor
+    scaled.append((group, "lr", base, value, factor, update))
+    group["lr"] = value
 
 
 def scale_momentum(group: Group, factor: float, scaled: list[Scaled]) -> None:
@@ -91,8 +53,36 @@ def scale_momentum(group: Group, factor: float, scaled: list[Scaled]) -> None:
     if key := momentum_key(group):
         base = group[key]
         value = (base[0] * factor, *base[1:]) if key == "betas" else base * factor
-        scaled.append(Scaled(group, key, base, value, factor))
-        scaled[-1].apply()
+        scaled.append((group, key, base, value, factor, 0))
+        group[key] = value
+
+
+def put_back(scaled: Iterable[Scaled]) -> None:
+    """Puts the base values back.
+
+    An LR that is neither the base nor the scaled value was written by the optimizer as
+    it stepped, in effective units. Then the base becomes what it wrote / factor. (What
+    it writes into a tensor in place is lost. To see that, the host would have to wait
+    for the device.)
+    """
+    for group, key, base, value, factor, _ in scaled:
+        now = group[key]
+        if now is value:
+            group[key] = base
+        elif now is not base:
+            # A tensor is not compared, for the same reason.
+            is_same = not isinstance(now, Tensor) and now == value
+            if is_same or (key == "lr" and not factor):
+                group[key] = base
+            elif key == "lr":
+                group[key] = now / factor
+
+
+def count(scaled: Iterable[Scaled]) -> None:
+    """Counts the update in each group."""
+    for group, *_, update in scaled:
+        if update:
+            group[UPDATES] = update
 
 
 def momentum_key(group: Group) -> str | None:
@@ -107,13 +97,6 @@ def momentum_key(group: Group) -> str | None:
         if isinstance(momentum, float) and momentum:
             return key
     return None
-
-
-def put_back(scaled: list[Scaled]) -> None:
-    """Puts all base values back, and empties the list."""
-    for each in scaled:
-        each.put_back()
-    scaled.clear()
 
 
 class Scaling(Protocol):
@@ -135,21 +118,21 @@ class Update:
 
     def __init__(self, wrapped: Optimizer, scaling: Scaling) -> None:
         self._wrapped, self._scaling = wrapped, scaling
-        self._scaled: list[Scaled] = []
-        self._is_on = False
+        self._scaled: list[Scaled] | None = None  # None while it is off
 
     def on(self) -> None:
         """Multiplies: from here on the LR is base x factor."""
-        self._is_on = True
+        self._scaled = []
         self._scaling.scale(self._wrapped, self._scaled)
 
     def off(self, counts: bool = False) -> None:
         """Puts the base values back, and counts the update if the step was done."""
-        done = self._scaled[:]
+        if self._scaled is None:
+            return
         put_back(self._scaled)
-        if counts and self._is_on:
-            self._scaling.count(done)
-        self._is_on = False
+        if counts:
+            self._scaling.count(self._scaled)
+        self._scaled = None
 
     def run(
         self,
@@ -227,7 +210,7 @@ class Update:
     def _while_off(self, closure: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(closure)
         def while_off(*args: Any, **kwargs: Any) -> Any:
-            was_on = self._is_on
+            was_on = self._scaled is not None
             self.off()
             loss = closure(*args, **kwargs)
             if was_on:
