@@ -17,7 +17,9 @@ from tests.support.reference import watch
 from warmopt import Adaptive, Warmed
 from warmopt._update import plain, planner
 
-GROUPS = pytest.mark.parametrize("groups", [1, 3])
+# A group of each kind of plain step: one, and three with LRs of their own; and, written
+# as a negative number, three that share one LR.
+GROUPS = pytest.mark.parametrize("groups", [1, 3, -3])
 
 
 @pytest.fixture
@@ -35,11 +37,13 @@ def updates(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 def build(groups: int, steps: int = 40, **options: Any) -> tuple[Warmed, list[Any]]:
-    params = [Parameter(torch.ones(2)) for _ in range(groups)]
+    params = [Parameter(torch.ones(2)) for _ in range(abs(groups))]
     for param in params:
         param.grad = torch.ones(2)
-    each = [{"params": [p], "lr": 1.0 + i} for i, p in enumerate(params)]
-    return Warmed(torch.optim.SGD(each, momentum=0.9), steps, **options), params
+    each: list[dict[str, Any]] = [{"params": [param]} for param in params]
+    for index, group in enumerate(each if groups > 0 else ()):
+        group["lr"] = 1.0 + index
+    return Warmed(torch.optim.SGD(each, lr=1.0, momentum=0.9), steps, **options), params
 
 
 @GROUPS
@@ -80,6 +84,23 @@ def at_lr_0(warmed: Warmed) -> None:
     base, group["lr"] = group["lr"], 0.0
     warmed.step()
     group["lr"] = base
+
+
+def at_lr_0_in_the_middle(warmed: Warmed) -> None:
+    group = warmed.param_groups[len(warmed.param_groups) // 2]
+    base, group["lr"] = group["lr"], 0.0
+    warmed.step()
+    group["lr"] = base
+
+
+def at_another_lr_in_the_middle(warmed: Warmed) -> None:
+    warmed.param_groups[len(warmed.param_groups) // 2]["lr"] = 0.7
+    warmed.step()
+
+
+def at_another_count_in_the_middle(warmed: Warmed) -> None:
+    warmed.param_groups[len(warmed.param_groups) // 2]["warmup_updates"] += 1
+    warmed.step()
 
 
 def at_another_count(warmed: Warmed) -> None:
@@ -156,7 +177,8 @@ def writing_lrs(warmed: Warmed) -> None:
 
 UNUSUAL = [with_hook, with_closure, at_lr_0, at_another_count, frozen, failing]
 UNUSUAL += [with_a_new_group, with_other_groups, with_equal_groups, writing_lrs]
-UNUSUAL += [with_one_equal_group, at_numpy_lrs]
+UNUSUAL += [with_one_equal_group, at_numpy_lrs, at_lr_0_in_the_middle]
+UNUSUAL += [at_another_lr_in_the_middle, at_another_count_in_the_middle]
 
 
 @GROUPS
@@ -200,14 +222,14 @@ def test_a_wrapper_is_freed_with_its_last_reference(groups: int) -> None:
 def test_the_wrapped_optimizer_may_be_exchanged(groups: int) -> None:
     warmed, params = build(groups, steps=4)
     warmed.step()
-    other = [Parameter(torch.zeros(2)) for _ in range(groups)]
+    other = [Parameter(torch.zeros(2)) for _ in params]
     for param in other:
         param.grad = torch.ones(2)
     warmed.wrapped = torch.optim.SGD([{"params": [p]} for p in other], lr=1.0)
     before = [param.clone() for param in params]
     warmed.step()
     assert_same(before, params)
-    assert [param.tolist() for param in other] == [[-1 / 4] * 2] * groups
+    assert [param.tolist() for param in other] == [[-1 / 4] * 2] * abs(groups)
 
 
 def test_the_momentum_warms_at_every_update_from_0_too() -> None:
@@ -225,4 +247,6 @@ def test_the_last_lrs_are_those_of_the_groups_as_they_are(groups: int) -> None:
     warmed.step()
     warmed.param_groups[-1] = dict(warmed.param_groups[-1])
     warmed.step()
-    assert warmed.get_last_lr() == [3 / 40 * (1.0 + i) for i in range(groups)]
+    assert warmed.get_last_lr() == [
+        3 / 40 * (1.0 + i * (groups > 0)) for i in range(abs(groups))
+    ]

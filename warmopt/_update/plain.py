@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from warmopt._device import is_capturing
-from warmopt._keys import UPDATES, Group, are_same
+from warmopt._keys import UPDATES, Group
 from warmopt._update.compiling import in_compiled_region
 from warmopt._update.plan import ASKED_EVERY, Plan, is_frozen
 from warmopt._update.update import put_back
@@ -96,47 +96,95 @@ def _one(plan: Plan, limit: float) -> PlainStep:
 
 def _many(plan: Plan, limit: float) -> PlainStep:
     hooks, follow, groups = plan.hooks, plan.lanes[0].follow, plan.groups
-    is_interfered, key = _is_interfered(plan.may_capture), UPDATES
+    first, number, key = groups[0], len(groups), UPDATES
+    is_interfered = _is_interfered(plan.may_capture)
 
     def step(planner: Any, wrapped: Optimizer) -> Any:
-        live, count = wrapped.param_groups, groups[0][key]
+        live, count, base = wrapped.param_groups, first[key], first["lr"]
+        try:  # as `are_same` does, without a call
+            is_same = live == groups
+        except (RuntimeError, ValueError):
+            is_same = False
         if (
-            count + 1 >= limit
+            not is_same
+            or count + 1 >= limit
             or any(hooks)
-            or not are_same(groups, live)
             or is_interfered()
             or (not count % ASKED_EVERY and _is_any_frozen(live))
         ):
             return UNUSUAL
         factor = follow(count + 1)
-        # From here on `live`: a group in it may be an equal copy of the one we know.
-        bases: list[Any] = []
+        if not base or live[-1]["lr"] is not base:
+            return _at_own_lrs(planner, wrapped, count, factor)
+        value, is_on = base * factor, False
         try:
             for group in live:
-                base = group["lr"]
-                if not base or group[key] != count:
-                    for scaled, own in zip(live, bases):  # noqa: B905
-                        scaled["lr"] = own
-                    return UNUSUAL
-                bases.append(base)
-                group["lr"] = base * factor
-            result = wrapped.step()
-            for group, base in zip(live, bases):  # noqa: B905 (strict is slower)
-                if group["lr"] == base * factor:
-                    group["lr"] = base
-                else:
-                    put_back([(group, "lr", base, base * factor, factor, 0)])
-                group[key] = count + 1
+                if group["lr"] is not base or group[key] != count:
+                    break
+                group["lr"] = value
+            else:
+                is_on = True
+                result = wrapped.step()
+                for group in live:
+                    if group["lr"] is value:
+                        group["lr"] = base
+                    else:
+                        put_back([(group, "lr", base, value, factor, 0)])
+                    group[key] = count + 1
+                planner.last_plain = live, (base,) * number, factor
+                return result
         except BaseException:
-            _put_back(live, bases, factor)
+            _put_back_one(live, base, value, factor, is_on)
             raise
-        planner.last_plain = live[:], bases, factor  # the list may change later
-        return result
+        # Another count, or another LR between the first and the last group.
+        _put_back_one(live, base, value, factor, False)
+        return _at_own_lrs(planner, wrapped, count, factor)
 
     return step
 
 
+def _at_own_lrs(planner: Any, wrapped: Optimizer, count: int, factor: float) -> Any:
+    """The same for groups that do not share one object as their LR."""
+    live, key = wrapped.param_groups, UPDATES
+    bases: list[Any] = []
+    try:
+        for group in live:
+            base = group["lr"]
+            if not base or group[key] != count:
+                for scaled, own in zip(live, bases):  # noqa: B905 (strict is slower)
+                    scaled["lr"] = own
+                return UNUSUAL
+            bases.append(base)
+            group["lr"] = base * factor
+        result = wrapped.step()
+        for group, base in zip(live, bases):  # noqa: B905
+            if group["lr"] == base * factor:
+                group["lr"] = base
+            else:
+                put_back([(group, "lr", base, base * factor, factor, 0)])
+            group[key] = count + 1
+    except BaseException:
+        _put_back(live, bases, factor)
+        raise
+    planner.last_plain = live, bases, factor
+    return result
+
+
+# These are functions, since a generator or a comprehension in a step would make its
+# variables slower.
+
+
+def _put_back_one(
+    groups: list[Group], base: Any, value: Any, factor: float, all_are_scaled: bool
+) -> None:
+    """Puts back one LR, which groups share, where it is scaled."""
+    for group in groups:
+        if all_are_scaled or group["lr"] is value:
+            put_back([(group, "lr", base, value, factor, 0)])
+
+
 def _put_back(groups: list[Group], bases: list[Any], factor: float) -> None:
+    """Puts back the LRs of the first groups, as many as there are."""
     for group, base in zip(groups, bases, strict=False):
         put_back([(group, "lr", base, base * factor, factor, 0)])
 

@@ -104,8 +104,10 @@ class Planner:
         """The LR that each group was stepped at in the last step, by its `id`."""
         if self.last_plain is not None:
             groups, bases, factor = self.last_plain
+            if len(groups) < len(bases):
+                return {}  # groups were taken away since
             lrs = [base * factor for base in bases]
-            return dict(zip(map(id, groups), lrs, strict=True))
+            return dict(zip(map(id, groups), lrs, strict=False))  # new ones are last
         lrs_alone = (each for each in self.last_scaled if each[1] == "lr")
         return {id(group): lr for group, _, _, lr, *_ in lrs_alone}
 
