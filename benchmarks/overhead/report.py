@@ -79,15 +79,15 @@ goes:
 """
 
 WHERE = """\
-Fifty bytecodes are for each group, in two loops. Before the wrapped step it reads the
-LR and the count, and writes the LR; after it, it reads the LR again, and writes the LR
-and the count. Half of that is what a snippet of two loops leaves out: the count stands
-in the group, so that any checkpoint has it; an update at LR 0 is not counted; and an LR
-that the optimizer itself writes is kept. timm's scheduler writes an LR and is done, so
-it is cheaper, and so is a naive subclass at 100 groups. After the warmup it is 28
-bytecodes, at any number of groups. Steps that are not plain, with hooks, a closure, a
-tensor LR or groups of different lengths, go through `Update`, which costs two to four
-times as much.
+Forty bytecodes are for each group, in two loops, and fifty if each group has an LR of
+its own. Before the wrapped step it reads the LR and the count, and writes the LR; after
+it, it reads the LR again, and writes the LR and the count. Half of that is what a
+snippet of two loops leaves out: the count stands in the group, so that any checkpoint
+has it; an update at LR 0 is not counted; and an LR that the optimizer itself writes is
+kept. timm's scheduler writes an LR and is done, so it is cheaper, and so is a naive
+subclass at 100 groups. After the warmup it is 28 bytecodes, at any number of groups.
+Steps that are not plain, with hooks, a closure, a tensor LR or groups of different
+lengths, go through `Update`, which costs two to four times as much.
 
 **A reading** in adaptive mode was to take, amortised, 3.5 % of a step at a million
 parameters in 161 tensors (`resnet50/4`), 0.4 % at 25 million (`resnet50`), 0.15 % at
