@@ -58,7 +58,7 @@ class Ramps:
         """The factors of a ramp on the device of the LR: see `factor_table`."""
         key = ramp, lr.device, lr.dtype
         if key not in self._tables:
-            self._tables[key] = factor_table(ramp.factor, ramp.last, lr)
+            self._tables[key] = factor_table(ramp.formula(), ramp.last, lr)
         return self._tables[key]
 
     def is_warming(self, group: Group) -> bool:
@@ -80,9 +80,11 @@ class Ramps:
             group: A param group in which a warmup has begun, or that has none.
             start: Factor at update 0; by default that of the group's LR.
         """
-        if self.is_done(group):
-            return self.pace.held(group)
-        return self.pace.follow(group, self.ramp(group, start))(int(group[UPDATES]) + 1)
+        if self.is_warming(group):
+            ramp = self.ramp(group, start)
+            if not self.pace.is_over(group, ramp):
+                return self.pace.follow(group, ramp)(int(group[UPDATES]) + 1)
+        return self.pace.held(group)
 
     def done_reason(self, groups: Sequence[Group]) -> str:
         """Why the warmup is over: "cap" only if no group ended for another reason."""
