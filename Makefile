@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-long bench study study-quick docs format clean
+.PHONY: help demo test test-torch test-long bench study study-quick docs format clean
 
 help:
 	@echo "make demo       train a small transformer with and without warmup (2 minutes)"
 	@echo "make test       lint, types, tests, coverage"
 	@echo "make test-long  the checks that take longer"
+	@echo "make test-torch  all tests with another torch: TORCH=2.6.0 PYTHON=python3.12"
 	@echo "make bench      what a step costs, against every peer (10 minutes)"
 	@echo "make study      the core grid of docs/study.md (4 core-hours; resumes; Python 3.11)"
 	@echo "make study-quick  a small grid: begun, killed, resumed, rendered (1 minute)"
@@ -24,6 +25,20 @@ test: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --cov --numprocesses auto --dist loadgroup -rxs
+
+# Another torch, in an environment of its own. What torch itself needs is not pinned.
+TORCH ?= 2.6.0
+OTHER = build/torch-$(TORCH)
+test-torch:
+	rm -rf $(OTHER)
+	$(PYTHON) -m venv $(OTHER)
+	grep -vE '^(torch|sympy|setuptools)==' constraints.txt > $(OTHER)/constraints.txt
+	$(OTHER)/bin/python -m pip install --quiet --constraint $(OTHER)/constraints.txt \
+		torch==$(TORCH) --editable '.[test]'
+	$(OTHER)/bin/python -m pip install --quiet --no-deps --requirement tests/support/no-deps.txt
+	[ -z "$(WITH)" ] || $(OTHER)/bin/python -m pip install --quiet $(WITH)
+	$(OTHER)/bin/python -m pytest --numprocesses auto --dist loadgroup -rxs \
+		--write-record=tests/records/torch-$(TORCH).json
 
 test-long: .venv/installed-test
 	$(BIN)/python -m pytest -m long

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 
 import hypothesis
 import pytest
 import torch
 
-from tests.support import what_works
+from tests.support import versions, what_works
 from tests.support.broken_upstream import BROKEN_UPSTREAM
+from tests.support.features import WARNINGS_OF_TORCH
 from tests.support.optimizers import ROWS, Row
 from tests.support.ranks import Ranks
 
@@ -82,9 +85,17 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         raise
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    for start in WARNINGS_OF_TORCH:
+        config.addinivalue_line("filterwarnings", f"ignore:{start}")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--write-what-works", metavar="FILE", help="write the table of what works"
+    )
+    parser.addoption(
+        "--write-record", metavar="FILE", help="write what this run has shown"
     )
 
 
@@ -92,6 +103,12 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Prints how many cases the tests ran, and writes the table of what works."""
+    if path := config.getoption("--write-record"):
+        seconds = time.time() - terminalreporter._session_start.time
+        record = versions.record(terminalreporter.stats, seconds)
+        file = config.invocation_params.dir.joinpath(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(record, indent=1) + "\n")
     passed = what_works.counts(
         report.nodeid for report in terminalreporter.getreports("passed")
     )

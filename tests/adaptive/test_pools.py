@@ -10,6 +10,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from tests.support.adaptive import ADAM, always, in_the_middle, never, run, wrapped
+from tests.support.features import needs_muon
 from tests.support.optimizers import ROWS
 from warmopt import Warmed
 from warmopt.adaptive import Adaptive
@@ -165,7 +166,10 @@ def test_a_group_without_state_yet_is_no_reason_to_refuse(idle: str) -> None:
     assert warmed.factors[0] == 1.0
 
 
-REFUSED = ["sgd-loop", "adagrad-loop", "adamax-loop", "muon", "lbfgs", "asgd-loop"]
+REFUSED = [
+    *("sgd-loop", "adagrad-loop", "adamax-loop", "lbfgs", "asgd-loop"),
+    pytest.param("muon", marks=needs_muon),
+]
 
 
 @pytest.mark.parametrize("name", REFUSED)

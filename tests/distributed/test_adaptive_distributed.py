@@ -18,11 +18,11 @@ import pytest
 import torch
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.optim import Optimizer
 
 from tests.support.engines import LONG, Wrap, build, train, warmed_of
 from tests.support.ranks import Ranks, alike
+from tests.support.sharding import DTensor, Shard, distribute_tensor
 from warmopt import Adaptive, Trace, Warmed
 from warmopt._measure.window import Window
 from warmopt.criteria import Drift, InverseRootVariance, NormRatio, Reading, UpdateRMS

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import ExponentialLR
 
 from tests.support.engines import (
@@ -26,6 +25,7 @@ from tests.support.engines import (
 )
 from tests.support.ranks import Ranks, on_all_ranks
 from tests.support.reference import lrs, stepped_at
+from tests.support.sharding import DTensor
 from warmopt import Warmed
 
 pytestmark = pytest.mark.xdist_group("ranks")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from torch.optim import Optimizer
 from tests.support.optimizers import assert_same, snapshot
 from tests.support.reference import lrs, stepped_at
 from warmopt import Warmed
+from warmopt._torch import in_compiled_region
 
 # What dynamo imports at its first compilation gives warnings.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
@@ -127,3 +129,38 @@ def test_a_compiled_step_is_the_eager_one(case: str, what: str) -> None:
         assert frames[STEPS] == last
     else:
         assert last == second <= 3
+
+
+NEVER_FREED = sys.version_info >= (3, 12)  # None has no count of references there
+
+
+@pytest.mark.skipif(NEVER_FREED, reason="from Python 3.12 on None is never freed")
+def test_a_warming_step_loses_no_reference_to_none() -> None:
+    """torch.compiler's private functions of some releases give away a borrowed one."""
+    training = Training(SGD, 0.1)
+    training.set_grads(training.inputs[0])
+    warmed = Warmed(training.optimizer, steps=100_000)
+    for _ in range(10):
+        warmed.step()
+    before = sys.getrefcount(None)
+    for _ in range(5_000):
+        warmed.step()
+    assert abs(sys.getrefcount(None) - before) < 1_000
+
+
+def test_to_ask_for_the_compiler_loses_no_reference_to_it() -> None:
+    counts = []
+
+    @torch._dynamo.disable(recursive=False)
+    def ask() -> None:
+        counts.append(sys.getrefcount(in_compiled_region()))
+
+    @torch.compile(backend="eager")
+    def compiled(inputs: Tensor) -> Tensor:
+        ask()
+        return inputs + 1
+
+    for _ in range(100):
+        compiled(torch.zeros(2))
+    assert len(counts) == 100
+    assert max(counts[10:]) - min(counts[10:]) <= 1

@@ -63,10 +63,11 @@ def capturing(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
     for name in ("planner", "plain"):
         asked = f"warmopt._update.{name}.is_capturing"
         monkeypatch.setattr(asked, lambda: now["capturing"])
-    for name in ("adam", "rmsprop", "nadam", "adamax"):
+    for name in ("adam", "adamw", "rmsprop", "nadam", "adamax"):
         module = sys.modules[f"torch.optim.{name}"]
         supported = "_get_capturable_supported_devices"
-        monkeypatch.setattr(module, supported, lambda *_, **__: ["cpu"])
+        if hasattr(module, supported):
+            monkeypatch.setattr(module, supported, lambda *_, **__: ["cpu"])
     return now
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn import Parameter
 
+from tests.support.features import Adafactor, needs_adafactor
 from warmopt import Warmed
 from warmopt.criteria import Drift
 from warmopt.shapes import rectified
@@ -270,7 +271,13 @@ def test_what_cannot_be_wrapped_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "optimizer", [sgd, lambda: torch.optim.Adafactor([Parameter(torch.zeros(1))])]
+    "optimizer",
+    [
+        sgd,
+        pytest.param(
+            lambda: Adafactor([Parameter(torch.zeros(1))]), marks=needs_adafactor
+        ),
+    ],
 )
 def test_an_untuned_mode_needs_a_beta2(optimizer) -> None:
     optimizer = optimizer()

@@ -15,6 +15,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from tests.support import optimizers
+from tests.support.features import Adafactor, Muon, needs_adafactor, needs_muon
 from warmopt import Warmed
 from warmopt._optimizers.second_moments import (
     Moment,
@@ -62,7 +63,7 @@ def moments(optimizer: Optimizer, override: Any = None) -> list[Moment | None]:
         (optim.ASGD, "a momentum at most"),
         (optim.Adagrad, "a sum of squared gradients, which never settles"),
         (optim.Adamax, "a decayed maximum of gradients, which is no mean"),
-        (optim.Muon, "a momentum at most"),
+        pytest.param(Muon, "a momentum at most", marks=needs_muon),
         (optim.Rprop, "the sizes of its own steps"),
         (optim.LBFGS, "earlier gradients and directions"),
         (pytorch_optimizer.Lion, "a momentum at most"),
@@ -161,7 +162,7 @@ def test_muon_and_adamw_in_one_optimizer() -> None:
 @pytest.mark.parametrize(
     ("make", "factored", "plain"),
     [
-        (optim.Adafactor, "row_var", "variance"),
+        pytest.param(Adafactor, "row_var", "variance", marks=needs_adafactor),
         (torch_optimizer.Adafactor, "exp_avg_sq_row", "exp_avg_sq"),
         (pytorch_optimizer.AdaFactor, "exp_avg_sq_row", "exp_avg_sq"),
     ],

@@ -15,6 +15,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from tests.support import ROOT
+from tests.support.features import force_eager, needs_torchao
 from warmopt import Adaptive, Trace, Warmed
 
 PAGE = ROOT / "docs" / "adaptive.md"
@@ -42,7 +43,7 @@ def new_params() -> list[Parameter]:
 @pytest.fixture(autouse=True)
 def eagerly() -> Iterator[None]:
     """torchao would compile its step. That takes a minute and is not what we test."""
-    with torch.compiler.set_stance("force_eager"):
+    with force_eager():
         yield
 
 
@@ -52,6 +53,10 @@ QUANTISED = {  # and how far the readings may be off
     "torchao.optim.AdamFp8": 0.05,
     "torchao.optim.Adam4bit": 0.2,
 }
+NAMES = [
+    pytest.param(name, marks=needs_torchao if name.startswith("torchao") else ())
+    for name in QUANTISED
+]
 
 
 def quantised(name: str, params: list[Parameter]) -> Optimizer:
@@ -62,7 +67,7 @@ def quantised(name: str, params: list[Parameter]) -> Optimizer:
     return optimizer
 
 
-@pytest.mark.parametrize("name", QUANTISED)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_recipe_sees_what_adam_keeps_in_full(name: str) -> None:
     package = name.partition(".")[0]
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
@@ -87,7 +92,7 @@ def test_the_recipe_sees_what_adam_keeps_in_full(name: str) -> None:
         assert seen.drifts[1] == pytest.approx(true.drifts[1], abs=1e-4)
 
 
-@pytest.mark.parametrize("name", QUANTISED)
+@pytest.mark.parametrize("name", NAMES)
 def test_without_it_bytes_are_not_taken_for_a_second_moment(name: str) -> None:
     params = [Parameter(torch.randn(SHAPES[0]))]
     warmed = Warmed(quantised(name, params), steps=9, mode="adaptive")

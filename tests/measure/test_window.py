@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from tests.support.features import Adafactor, needs_adafactor
 from tests.support.operators import Operators
 from tests.support.optimizers import ROWS
 from warmopt import Warmed
@@ -239,9 +240,10 @@ def test_no_elements_and_channels_last() -> None:
     assert [math.isnan(drift) for drift in last.drifts] == [True, False, False]
 
 
+@needs_adafactor
 def test_factored() -> None:
     _, _, trace = readings_of(
-        lambda params: torch.optim.Adafactor(params, lr=1e-3), [(40, 30), (8,)]
+        lambda params: Adafactor(params, lr=1e-3), [(40, 30), (8,)]
     )
     last = trace.readings()[-1]
     assert last.sizes == (1200, 8)

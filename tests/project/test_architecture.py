@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import warmopt
+from tests.support import ROOT
 from tests.support.processes import run_python
 
 PACKAGE = Path(warmopt.__file__).parent
@@ -100,3 +101,19 @@ def test_importing_takes_no_longer_than_torch() -> None:
         ).split()
         shares.append(float(warmopt_s) / float(torch_s))
     assert min(shares) < 0.1
+
+
+def test_private_names_of_torch_are_used_in_one_place_and_listed() -> None:
+    """Attributes and names in strings, such as `getattr(o, "_optimizer_...")`."""
+    page = (ROOT / "docs" / "design.md").read_text()
+    listed = page.partition("## Private parts of torch")[2].partition("\n## ")[0]
+    pattern = re.compile(
+        r"torch(?:\.\w+)*\._(?!_)\w+|_(?:optimizer|global_optimizer|torchdynamo|foreach)_\w+"
+        r"|_opt_called|_wrapped_by_lr_sched|\w+_eval_frame\w*|trace_rules"
+    )
+    for module, path in MODULES.items():
+        for name in pattern.findall(path.read_text()):
+            last = name.split(".")[-1]
+            if name.startswith("torch._") or "eval_frame" in name:
+                assert module == "_torch", (module, name)
+            assert last in listed, (module, name)

@@ -16,10 +16,10 @@ import torch
 from torch import distributed, nn
 from torch.distributed import checkpoint
 from torch.distributed.checkpoint import state_dict as dcp
-from torch.distributed.tensor import DTensor
 
 from tests.support.engines import Training, Wrap, build, factors_of, train
 from tests.support.ranks import Ranks, alike
+from tests.support.sharding import DTensor
 
 # Options of torch.distributed.checkpoint; "consolidated" is ZeRO's own form.
 FORMS = {

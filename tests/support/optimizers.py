@@ -25,6 +25,7 @@ from torch import Tensor, optim
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from tests.support.features import Adafactor, Muon
 from warmopt import Warmed
 
 MATRICES = ((4, 3), (3, 5))  # Muon takes nothing else
@@ -147,19 +148,23 @@ def warning_of(name: str) -> str:
 
 
 def _torch_rows() -> Iterator[Row]:
-    for cls in (
-        optim.Adadelta,
-        optim.Adafactor,
-        optim.Adagrad,
-        optim.Adam,
-        optim.AdamW,
-        optim.Adamax,
-        optim.ASGD,
-        optim.NAdam,
-        optim.RAdam,
-        optim.RMSprop,
-        optim.Rprop,
-        optim.SGD,
+    # Not every release of torch has all of them.
+    for cls in filter(
+        None,
+        (
+            optim.Adadelta,
+            Adafactor,
+            optim.Adagrad,
+            optim.Adam,
+            optim.AdamW,
+            optim.Adamax,
+            optim.ASGD,
+            optim.NAdam,
+            optim.RAdam,
+            optim.RMSprop,
+            optim.Rprop,
+            optim.SGD,
+        ),
     ):
         name = cls.__name__.lower()
         row = partial(
@@ -179,7 +184,8 @@ def _torch_rows() -> Iterator[Row]:
     yield Row("sgd-maximize", optim.SGD, {"maximize": True, "weight_decay": 0.1})
     yield Row("adam-amsgrad", optim.Adam, {"amsgrad": True})
     yield Row("rmsprop-momentum", optim.RMSprop, {"momentum": 0.9, "centered": True})
-    yield Row("muon", optim.Muon)
+    if Muon:
+        yield Row("muon", Muon)
     yield Row("sparse_adam", optim.SparseAdam, sparse=True)
     lbfgs = partial(Row, make=optim.LBFGS, closure=True, one_group=True)
     yield lbfgs("lbfgs")

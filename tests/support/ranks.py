@@ -9,14 +9,24 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import distributed
 
+from tests.support.features import WARNINGS_OF_TORCH
 from tests.support.processes import FORKS
+
+
+@dataclass
+class Skipped:
+    """What a rank returns that cannot run the test."""
+
+    reason: str
 
 
 class Ranks:
@@ -40,6 +50,7 @@ class Ranks:
 
         Raises:
             AssertionError: It failed on a rank; the message has the traceback.
+            pytest.skip.Exception: A rank has skipped the test.
         """
         if not self._workers:
             self._start()
@@ -59,6 +70,8 @@ class Ranks:
                     self.stop()
                     raise AssertionError(f"rank {ranks[pipe]} of {self.size}: {error}")
                 results[ranks[pipe]] = result
+        if skipped := [r for r in results.values() if isinstance(r, Skipped)]:
+            pytest.skip(skipped[0].reason)
         return [results[rank] for rank in range(self.size)]
 
     def stop(self) -> None:
@@ -86,6 +99,8 @@ class Ranks:
 def _serve(pipe: Connection, store: Path, rank: int, size: int, seconds: float) -> None:
     faulthandler.enable()  # else a crash of torch says nothing
     warnings.simplefilter("error")
+    for start in WARNINGS_OF_TORCH:
+        warnings.filterwarnings("ignore", start)
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo",
@@ -98,6 +113,8 @@ def _serve(pipe: Connection, store: Path, rank: int, size: int, seconds: float) 
         function, args = pipe.recv()
         try:
             pipe.send((function(*args), None))
+        except pytest.skip.Exception as skipped:
+            pipe.send((Skipped(str(skipped)), None))
         except BaseException:
             pipe.send((None, traceback.format_exc()))
 

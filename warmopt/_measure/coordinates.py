@@ -10,13 +10,14 @@ sample of the whole tensor.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from warmopt._torch import dtensor_class, owned_part
 
 __all__ = ["coordinates", "is_counted_here", "mesh_of", "sampler", "whole_mesh"]
 
@@ -73,10 +74,8 @@ def _sampler_of_dense(
 
 def mesh_of(values: Any) -> Any:
     """The mesh of ranks that a DTensor is spread over; None for a plain tensor."""
-    # If nobody has imported this module, there are no DTensors. The import is slow, so
-    # we do not do it ourselves.
-    module = sys.modules.get("torch.distributed.tensor")
-    if module is None or not isinstance(values, module.DTensor):
+    dtensor = dtensor_class()
+    if dtensor is None or not isinstance(values, dtensor):
         return None
     return values.device_mesh
 
@@ -174,10 +173,8 @@ def _owned_runs(values: Any, count: int) -> Iterator[tuple[int | None, int]]:
     The start is None for a piece that this rank does not own. If ranks have replicas,
     only the first of them owns anything, so that the sum does not count it twice.
     """
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
     mesh, placements, shape = values.device_mesh, values.placements, values.shape
-    size, offset = compute_local_shape_and_global_offset(shape, mesh, placements)
+    size, offset = owned_part(values)
     first = all(
         place == 0 or not placement.is_replicate()
         for place, placement in zip(mesh.get_coordinate(), placements, strict=True)

@@ -26,6 +26,7 @@ from warmopt._measure.coordinates import coordinates, whole_mesh
 from warmopt._measure.sources import Sources
 from warmopt._measure.statistics import median_variance, statistics
 from warmopt._optimizers.second_moments import beta2
+from warmopt._torch import copy_all
 from warmopt.criteria import Reading
 
 __all__ = ["Window"]
@@ -254,7 +255,7 @@ class Window:
     def _share(self) -> None:
         """Copies the samples and numbers into the windows of each group."""
         if self._copies[0]:
-            torch._foreach_copy_(*self._copies)
+            copy_all(*self._copies)
 
     def _summed(self, own: Tensor) -> Tensor:
         """Combines the samples of all ranks; every rank gets the same result.

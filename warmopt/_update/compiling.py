@@ -14,21 +14,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._C._dynamo.eval_frame import get_eval_frame_callback
+
+from warmopt._torch import in_compiled_region, skip_in_dynamo
 
 __all__ = ["eagerly", "in_compiled_region", "is_compiled", "stay_untraced"]
-
-in_compiled_region = get_eval_frame_callback
-"""Returns what compiles the frames that are called now: None outside torch.compile."""
 
 
 @functools.cache
 def stay_untraced() -> None:
     """Tells dynamo to trace no frame of this package."""
-    # Not imported with the package: it takes a second. Any optimizer imports it.
-    from torch._dynamo import trace_rules
-
-    trace_rules.add("warmopt")
+    skip_in_dynamo("warmopt")
 
 
 def is_compiled(step: Callable[..., Any]) -> bool:

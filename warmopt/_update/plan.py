@@ -14,16 +14,13 @@ from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.optimizer import (
-    _global_optimizer_post_hooks,
-    _global_optimizer_pre_hooks,
-)
 
 from warmopt._device import count_on_device, may_capture
 from warmopt._groups.ramps import Ramps
 from warmopt._keys import UPDATES, Group
 from warmopt._measure.watchers import Watcher
 from warmopt._optimizers.couplings import check_first_lr
+from warmopt._torch import step_hooks
 from warmopt._update.update import Scaled, scale_lr, scale_momentum
 
 __all__ = ["ASKED_EVERY", "Lane", "Plan", "is_frozen"]
@@ -113,12 +110,7 @@ class Plan:
             id(g) for each in watchers if len(each.groups) > 1 for g in each.groups
         }
         self.due_in = self._next_look()
-        self.hooks: tuple[dict[int, Any], ...] = (
-            getattr(optimizer, "_optimizer_step_pre_hooks", {}),
-            getattr(optimizer, "_optimizer_step_post_hooks", {}),
-            _global_optimizer_pre_hooks,
-            _global_optimizer_post_hooks,
-        )
+        self.hooks = step_hooks(optimizer)
         self.may_capture = may_capture()
         self.is_compiled = False
 

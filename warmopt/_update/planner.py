@@ -15,6 +15,7 @@ from warmopt._device import HostCopy, is_capturing
 from warmopt._groups.state import States
 from warmopt._keys import Group
 from warmopt._measure.watchers import Watcher, watchers_of
+from warmopt._torch import step_runs_hooks
 from warmopt._update.compiling import eagerly, in_compiled_region, is_compiled
 from warmopt._update.plain import plain_step
 from warmopt._update.plan import Plan
@@ -95,7 +96,7 @@ class Planner:
             plan.check_capture(wrapped.param_groups)
         if plan.lanes and (plan.is_compiled or in_compiled_region()):
             step = eagerly(step)
-        is_hooked = any(plan.hooks) and getattr(wrapped.step, "hooked", False)
+        is_hooked = any(plan.hooks) and step_runs_hooks(wrapped)
         result = Update(wrapped, self).run(step, args, kwargs, is_hooked)
         self._after(wrapped)
         return result

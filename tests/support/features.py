@@ -1,0 +1,46 @@
+"""What not every release of torch has, said once: tests that need it are marked."""
+
+from __future__ import annotations
+
+import contextlib
+from importlib import import_module
+from typing import Any
+
+import pytest
+import torch
+from torch import optim
+
+Adafactor: Any = getattr(optim, "Adafactor", None)
+Muon: Any = getattr(optim, "Muon", None)
+
+WARNINGS_OF_TORCH = [
+    "The epoch parameter in",  # its SequentialLR steps its schedulers in that way
+    "TypedStorage is deprecated",  # its distributed checkpoints use one
+    "DTensor random operators may not have complete support",
+    "torch.distributed is .*un(available|initialized)",  # a checkpoint of one process
+]
+"""How the warnings begin that some releases give about their own code."""
+
+
+def imports(name: str) -> bool:
+    """Whether a module can be imported. One made for another torch may fail anyhow."""
+    try:
+        import_module(name)
+    except Exception:
+        return False
+    return True
+
+
+def force_eager() -> contextlib.AbstractContextManager[None]:
+    """Ignores torch.compile inside other libraries, if this torch can do that."""
+    stance: Any = getattr(torch.compiler, "set_stance", None)
+    return stance("force_eager") if stance else contextlib.nullcontext()
+
+
+def needs(feature: Any, why: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not feature, reason=why)
+
+
+needs_adafactor = needs(Adafactor, "this torch has no optim.Adafactor")
+needs_muon = needs(Muon, "this torch has no optim.Muon")
+needs_torchao = needs(imports("torchao.optim"), "torchao wants another torch")

@@ -1,0 +1,172 @@
+"""Which releases of torch and Python the tests have run on, from the records of runs.
+
+A run of all tests writes its record; `make test-torch` does that. The page in the
+docs, and the sentence in the README, are made from the records:
+    python -m tests.support.versions
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterable
+from datetime import date
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from benchmarks.markdown_tables import grid
+from tests.support import ROOT
+
+RECORDS = ROOT / "tests" / "records"
+PAGE = ROOT / "docs" / "versions.md"
+README = ROOT / "README.md"
+HOSTS = ("lightning", "transformers", "accelerate")
+OUTCOMES = ("passed", "skipped", "xfailed", "failed", "error")
+
+HEAD = """\
+# Which torch, which Python
+
+Every line is one run of all tests, on a CPU under Linux. Its record is in
+`tests/records/`, and this page is made from the records.
+
+"""
+
+WHY = """
+A test is skipped where the release does not have what it is about. An expected failure
+is a fault of torch or of another library, with a bare optimizer too; the list is in
+`tests/support/broken_upstream.py`.
+
+## What was skipped
+
+What needs a GPU is not in this table.
+
+"""
+
+TRY = """
+## To try another one
+
+    make test-torch TORCH=2.6.0 PYTHON=python3.12
+
+makes an environment of its own in `build/`, runs the tests, and writes the record. An
+ordinary torch from the package index takes 2 to 6 GB there; it runs on a CPU too. To
+try another release of a host, add it: `WITH="transformers==4.46.3"`.
+"""
+
+
+def record(reports: dict[str, list[Any]], seconds: float) -> dict[str, Any]:
+    """What a run has shown: the versions, how many tests had which outcome, and why.
+
+    Args:
+        reports: The reports of pytest for each outcome.
+        seconds: How long the run took.
+    """
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT
+    )
+    reasons = Counter(
+        re.sub("^Skipped: ", "", report.longrepr[-1])
+        for report in reports.get("skipped", [])
+    )
+    return {
+        "date": date.today().isoformat(),
+        "commit": commit.stdout.strip(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "hosts": {name: metadata.version(name) for name in HOSTS},
+        "seconds": round(seconds),
+        **{outcome: len(reports.get(outcome, [])) for outcome in OUTCOMES},
+        "skipped_because": dict(sorted(reasons.items())),
+        "not_passed": sorted(
+            report.nodeid
+            for outcome in ("failed", "error")
+            for report in reports.get(outcome, [])
+        ),
+    }
+
+
+def release(version: str) -> tuple[int, ...]:
+    """The numbers of a version, to sort by: (2, 13, 0) for "2.13.0+cpu"."""
+    return tuple(map(int, re.findall(r"\d+", version.partition("+")[0])))
+
+
+def records() -> list[dict[str, Any]]:
+    """All records, the oldest torch first."""
+    read = [json.loads(path.read_text()) for path in RECORDS.glob("*.json")]
+    return sorted(read, key=lambda each: (release(each["torch"]), each["python"]))
+
+
+def minor(version: str) -> str:
+    """Two numbers of a version: "3.11" for "3.11.7"."""
+    return ".".join(version.split(".")[:2])
+
+
+def table(runs: Iterable[dict[str, Any]]) -> str:
+    """A line for each run."""
+    head = ["torch", "Python", "passed", "skipped", "expected failures", "failed"]
+    return grid(
+        [*head, *HOSTS, "run on"],
+        [
+            [
+                each["torch"].partition("+")[0],
+                minor(each["python"]),
+                *(f"{each[o]:,}" for o in OUTCOMES[:3]),
+                str(each["failed"] + each["error"]),
+                *(each["hosts"][name] for name in HOSTS),
+                each["date"],
+            ]
+            for each in runs
+        ],
+    )
+
+
+def skipped(runs: Iterable[dict[str, Any]]) -> str:
+    """A line for each reason that depends on the release."""
+    numbers: dict[str, dict[str, int]] = {}
+    for each in runs:
+        for reason, number in each["skipped_because"].items():
+            if "CUDA" not in reason:
+                version = each["torch"].partition("+")[0]
+                numbers.setdefault(reason, {})[version] = number
+    return grid(
+        ["why", "tests, by torch"],
+        [
+            [why, ", ".join(f"{version}: {n}" for version, n in found.items())]
+            for why, found in sorted(numbers.items())
+        ],
+    )
+
+
+def page(runs: list[dict[str, Any]]) -> str:
+    return HEAD + table(runs) + WHY + skipped(runs) + TRY
+
+
+def sentence(runs: list[dict[str, Any]]) -> str:
+    """For the README: what was tested, from the oldest to the newest."""
+    good = [each for each in runs if not each["failed"] + each["error"]]
+    torches = [each["torch"].partition("+")[0] for each in good]
+    pythons = sorted({minor(each["python"]) for each in good}, key=release)
+    fewest = min(each["passed"] for each in good)
+    return (
+        f"Tested with torch {', '.join(dict.fromkeys(torches))} and Python "
+        f"{', '.join(pythons)}, on a CPU: {fewest:,} tests or more in each "
+        "([the runs](docs/versions.md)).\n"
+    )
+
+
+def with_sentence(text: str, runs: list[dict[str, Any]]) -> str:
+    """The README with this sentence between its marks."""
+    return re.sub(
+        "(?s)(?<=<!-- versions -->\n).*?(?=<!-- end -->)",
+        lambda _: sentence(runs),
+        text,
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(records()), encoding="utf-8")
+    README.write_text(with_sentence(README.read_text(), records()), encoding="utf-8")
