@@ -34,6 +34,7 @@ def _callback_getter() -> Callable[[], Any]:
     take: Any = getattr(eval_frame, "set_eval_frame", None)
 
     def take_out_and_put_back() -> Any:
+        """Returns what compiles the frames that are called now."""
         callback = take(None)
         if callback is not None:
             take(callback)

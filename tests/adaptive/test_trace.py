@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.features import needs_adafactor
 from tests.support.optimizers import ROWS, assert_same, snapshot
 from tests.support.reference import watch
 from warmopt import Warmed
@@ -155,7 +156,7 @@ MOMENTS = [
     "nadam-loop",
     "rmsprop-loop",
     "adadelta-loop",
-    "adafactor-loop",
+    pytest.param("adafactor-loop", marks=needs_adafactor),
     "sparse_adam",
     "adam-tensor_lr",
     "adam-amsgrad",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.support import twins
+from tests.support.features import needs_fsdp2
 from tests.support.processes import run_python
 from tests.support.twins import LR, decay, factor, used_lrs
 from warmopt import Trace, Warmed
@@ -165,6 +166,7 @@ def report_sharded() -> None:
         print(json.dumps(every))
 
 
+@needs_fsdp2
 def test_what_it_shards_after_wrapping_is_read_as_shards() -> None:
     """It puts the shards into the groups of the wrapped optimizer."""
     printed = in_two_processes(report_sharded)

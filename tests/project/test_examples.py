@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT
+from tests.support.features import needs_fsdp2
 
 EXAMPLES = ROOT / "examples"
 # Sometimes a thread of gloo outlives the interpreter: pytorch/pytorch#190489.
@@ -35,6 +36,7 @@ def torchrun(ranks: int, script: str, *args: str) -> str:
     return done.stdout
 
 
+@needs_fsdp2
 def test_fsdp2_goes_on_with_more_ranks_in_the_middle_of_the_warmup(
     tmp_path: Path,
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.project.test_docs import BY_SECTION, PAGES, blocks
 from tests.support import ROOT
+from tests.support.features import needs_exported_names
 from warmopt.shapes import MODES
 from warmopt.warmed import ModeName
 
@@ -68,6 +69,7 @@ def test_the_modes_that_an_editor_offers_are_those_that_there_are() -> None:
     assert get_args(ModeName) == (*MODES, "adaptive")
 
 
+@needs_exported_names
 def test_mypy_accepts_what_users_write(pages: list[Path], tmp_path: Path) -> None:
     """With the cache that `make test` has just filled; without it, 20 seconds."""
     callbacks = tmp_path / "callbacks.py"
@@ -75,6 +77,7 @@ def test_mypy_accepts_what_users_write(pages: list[Path], tmp_path: Path) -> Non
     check("mypy", "--strict", USERS_CODE, callbacks, *pages)
 
 
+@needs_exported_names
 @pytest.mark.skipif(shutil.which("node") is None, reason="pyright needs node")
 def test_pyright_accepts_what_users_write(pages: list[Path]) -> None:
     check("pyright", "--pythonpath", sys.executable, USERS_CODE, pages[0])

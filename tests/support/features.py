@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 import torch
 from torch import optim
+from torch.nn import Parameter
 
 Adafactor: Any = getattr(optim, "Adafactor", None)
 Muon: Any = getattr(optim, "Muon", None)
+FSDP2_ON_CPU = torch.__version__ >= "2.7"  # before, it asks for streams and fails
+NO_FSDP2 = "this torch has no FSDP2 on a CPU"
 
 WARNINGS_OF_TORCH = [
     "The epoch parameter in",  # its SequentialLR steps its schedulers in that way
+    "You are using `torch.load` with `weights_only=False`",  # so does Lightning
     "TypedStorage is deprecated",  # its distributed checkpoints use one
     "DTensor random operators may not have complete support",
     "torch.distributed is .*un(available|initialized)",  # a checkpoint of one process
@@ -41,6 +45,23 @@ def needs(feature: Any, why: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(not feature, reason=why)
 
 
+def adagrad_takes_late_groups() -> bool:
+    """Whether Adagrad can step a group that was added later."""
+    optimizer = optim.Adagrad([Parameter(torch.zeros(1))])
+    late = Parameter(torch.zeros(1))
+    late.grad = torch.ones(1)
+    optimizer.add_param_group({"params": [late]})
+    try:
+        optimizer.step()
+    except KeyError:
+        return False
+    return True
+
+
 needs_adafactor = needs(Adafactor, "this torch has no optim.Adafactor")
 needs_muon = needs(Muon, "this torch has no optim.Muon")
+needs_fsdp2 = needs(FSDP2_ON_CPU, NO_FSDP2)
+needs_exported_names = needs(
+    hasattr(optim, "__all__"), "type checkers do not see the names of this torch.optim"
+)
 needs_torchao = needs(imports("torchao.optim"), "torchao wants another torch")

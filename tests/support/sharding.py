@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 from torch import nn
+
+from tests.support.features import FSDP2_ON_CPU, NO_FSDP2
 
 try:
     from torch.distributed.tensor import DTensor as DTensor
@@ -20,8 +21,8 @@ except ImportError:  # 2.4
 
 def fully_shard(model: nn.Module, **options: Any) -> nn.Module:
     """FSDP2. Where this torch cannot do it on a CPU, the test is skipped."""
-    if torch.__version__ < "2.7":
-        pytest.skip("this torch has no FSDP2 on a CPU")
+    if not FSDP2_ON_CPU:
+        pytest.skip(NO_FSDP2)
     from torch.distributed import fsdp
 
     return fsdp.fully_shard(model, **options)
