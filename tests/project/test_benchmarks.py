@@ -445,25 +445,3 @@ def test_the_cuda_branch_runs_but_for_cuda_itself(
     text = report.page([path])
     assert "## CPU\n\nNot measured yet." in text
     assert "Device time." in text
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_cuda_nothing_is_launched_and_nothing_waits(tmp_path: Path) -> None:
-    cases = ("--cases", "tiny-adamw-*", "--cases", "tiny-sgd-*")
-    run(
-        *("--device", "cuda", *cases, "--seconds", "0.1"),
-        *("--rounds", "2", "--out", str(tmp_path)),
-    )
-    [path] = tmp_path.glob("*.json")
-    found = read(path)
-    ours = [row for row in found["rows"] if row["contender"] == OURS]
-    assert {row["case"] for row in ours} == {
-        case.name
-        for case in CASES["cuda"]
-        if case.name.startswith(("tiny-adamw-", "tiny-sgd-"))
-    }
-    for row in ours:
-        if not row["case"].endswith(("-compile", "-graph")):
-            assert (row["kernels"], row["syncs"]) == (0, 0), row["case"]
-    assert not [skip for skip in found["skipped"] if OURS in skip["what"]]
