@@ -52,8 +52,8 @@ def environment(device: Device, argv: list[str]) -> Record:
     return {
         "schema": 1,
         "utc": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M}",
-        "commit": _git("rev-parse", "HEAD") or "unknown",
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "commit": git("rev-parse", "HEAD") or "unknown",
+        "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
         "argv": argv,
         **device.describe(),
         "cores": os.cpu_count(),
@@ -68,10 +68,14 @@ def environment(device: Device, argv: list[str]) -> Record:
     }
 
 
-def _git(*arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+def git(*arguments: str) -> str:
+    """What git prints about this checkout; empty if there is no git."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return ""
     return done.stdout.strip()
 
 
