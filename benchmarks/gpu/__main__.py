@@ -7,14 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
-from benchmarks.gpu import report
+from benchmarks.checkout import commit, is_dirty
 from benchmarks.gpu.conductor import Section, conduct
 from benchmarks.gpu.record import Record, write
 from benchmarks.gpu.stages import STAGES
 from benchmarks.gpu.words import closing_words, words_of
-from benchmarks.overhead.record import git
 
 NAMES = [stage.name for stage in STAGES]
 
@@ -33,14 +30,22 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
+def has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def main(arguments: list[str]) -> None:
     command = parser()
     asked = command.parse_args(arguments)
     if asked.report:
+        from benchmarks.gpu import report  # imports torch, which takes seconds
+
         for page in report.write():
             print(f"{page} is written")
         return
-    if asked.device == "cuda" and not torch.cuda.is_available():
+    if asked.device == "cuda" and not has_cuda():
         command.error("there is no CUDA device. Use --device cpu.")
     asked.output.mkdir(parents=True, exist_ok=True)
     now = time.gmtime()
@@ -49,8 +54,8 @@ def main(arguments: list[str]) -> None:
     record: Record = {
         "schema": 1,
         "utc": time.strftime("%Y-%m-%d %H:%M:%S", now),
-        "commit": asked.commit or git("rev-parse", "HEAD") or "unknown",
-        "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "commit": asked.commit or commit(),
+        "dirty": is_dirty(),
         "argv": arguments,
         "device": asked.device,
         "stages": {},

@@ -1,9 +1,9 @@
 """`torch.compile`: how often a warmup makes it compile again.
 
-On a GPU by inductor, or by aot_eager where there is no compiler for it; on a CPU always
-by aot_eager, which takes less time. The budget: nothing is compiled while a float LR
-ramps, and at most two graphs after that; at a tensor LR nothing after the first steps,
-which compile what they do without a warmup too.
+On a GPU by inductor. Where there is no compiler for it, and on a CPU, the backend
+`eager` takes its place: it compiles nothing, but is called as often. The budget:
+nothing is compiled while a float LR ramps, and at most two graphs after that; at a
+tensor LR nothing after the first steps, which compile what they do without a warmup.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def rows(here: Here) -> Iterator[Row]:
         if not row["ok"] and backend == "inductor" and "CheckError" not in row["why"]:
             # What inductor itself cannot do; the counts do not need it.
             yield {**row, "what": f"{what}, inductor", "ok": None}
-            check = partial(counted, here, "aot_eager", mode, tensor_lr, part)
+            check = partial(counted, here, "eager", mode, tensor_lr, part)
             row = checked(what, check)
         yield row
 
@@ -49,13 +49,13 @@ def rows(here: Here) -> Iterator[Row]:
 def chosen(here: Here) -> tuple[str, str]:
     """The backend, and why it is not inductor; empty if it is."""
     if not here.on_cuda:
-        return "aot_eager", "on a CPU only the counting is tried"
+        return "eager", "on a CPU only the counting is tried"
     if not any(map(shutil.which, (os.environ.get("CC", ""), "cc", "gcc", "clang"))):
-        return "aot_eager", "there is no C compiler, which triton needs"
+        return "eager", "there is no C compiler, which triton needs"
     try:
         import triton  # noqa: F401
     except ImportError as error:
-        return "aot_eager", f"there is no triton: {error}"
+        return "eager", f"there is no triton: {error}"
     return "inductor", ""
 
 

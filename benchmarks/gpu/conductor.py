@@ -18,11 +18,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.checkout import ROOT
 from benchmarks.gpu.stages import Stage
 
-ROOT = Path(__file__).parent.parent.parent
 GRACE = 30.0  # seconds beside the share: to start torch, and to end the last row
 OVERTIME = 90.0  # seconds after which even the last stage is stopped
+# On a CPU all tensors are tiny, and others may need the cores.
+ENVIRONMENT = {"cpu": {"OMP_NUM_THREADS": "1"}, "cuda": {}}
 TAIL = 6000  # characters that are kept of what a stage printed, if it failed
 
 Section = dict[str, Any]
@@ -65,6 +67,7 @@ def run(
             # A session of its own, to end with it all that it has started itself.
             process = subprocess.Popen(
                 command,
+                env={**os.environ, **ENVIRONMENT[device]},
                 cwd=ROOT,  # where Python finds this checkout first
                 stdin=subprocess.DEVNULL,
                 stdout=out,

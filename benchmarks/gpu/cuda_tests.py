@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from benchmarks.gpu.conductor import ROOT
+from benchmarks.checkout import ROOT
 from benchmarks.gpu.rows import Here, Row
 
 MARK = "pytest.mark.cuda"
@@ -24,9 +24,9 @@ LONGEST = 3000  # characters of what a failed test says
 
 def rows(here: Here) -> Iterator[Row]:
     end = time.monotonic() + here.limit - 2 * TO_END
-    with (here.folder / f"{here.name}-tests.log").open("w") as log:
-        for path in files():
-            yield from of_file(path, end - time.monotonic(), log.fileno())
+    log = here.folder / f"{here.name}-tests.log"
+    for path in files():
+        yield from of_file(path, end - time.monotonic(), log)
 
 
 def files() -> list[Path]:
@@ -34,7 +34,7 @@ def files() -> list[Path]:
     return [path for path in found if MARK in path.read_text(encoding="utf-8")]
 
 
-def of_file(path: Path, seconds: float, log: int) -> Iterator[Row]:
+def of_file(path: Path, seconds: float, log: Path) -> Iterator[Row]:
     """A row for each test function, and one for what the file says as a whole."""
     name = path.relative_to(ROOT).as_posix()
     with tempfile.TemporaryDirectory() as own:
@@ -43,13 +43,14 @@ def of_file(path: Path, seconds: float, log: int) -> Iterator[Row]:
         options += ["-p", "no:cacheprovider", f"--junit-xml={report}"]
         # If a test hangs, the log says where.
         options += ["-o", "faulthandler_timeout=30"]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", name, *options],
-            cwd=ROOT,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        code = ended(process, seconds)
+        with log.open("a") as printed:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pytest", name, *options],
+                cwd=ROOT,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+            )
+            code = ended(process, seconds)
         cases = list(parsed(report)) if report.exists() else []
     yield from by_function(name, cases)
     count = {how: sum(own[1] == how for own in cases) for how in OUTCOMES}
@@ -60,6 +61,8 @@ def of_file(path: Path, seconds: float, log: int) -> Iterator[Row]:
             if code is None
             else f"pytest ended with {code}, {count['failed']} failed"
         )
+        if not cases:
+            row["printed"] = log.read_text(errors="replace")[-LONGEST:]
     yield row
 
 

@@ -26,9 +26,11 @@ from torch.optim import Adam
 
 from benchmarks.gpu.rows import CheckError, Here, Row, checked
 from benchmarks.gpu.trainings import BETAS, LR, factors
-from warmopt import Warmed
+from warmopt import Adaptive, Warmed
+from warmopt.criteria import InverseRootVariance
 
 STEPS, UPDATES, SAVED_AT = 8, 12, 4
+THRESHOLD = 0.5
 WAIT = datetime.timedelta(seconds=15)
 
 
@@ -118,8 +120,10 @@ def trained(here: Here, engine: str, tensor_lr: bool) -> Row:
     return {"updates": UPDATES}
 
 
-def watched(training: Training, steps: int = 100) -> Warmed:
-    optimizer = Warmed(training.optimizer, steps=steps, mode="adaptive")
+def watched(training: Training) -> Warmed:
+    """With a threshold so high that even this short average settles."""
+    mode = Adaptive(InverseRootVariance(threshold=THRESHOLD))
+    optimizer = Warmed(training.optimizer, steps=100, mode=mode)
     training.optimizer = optimizer
     return optimizer
 

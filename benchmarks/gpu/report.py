@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.checkout import RESULTS, ROOT
 from benchmarks.gpu.losses import study
 from benchmarks.gpu.performance import performance
 from benchmarks.gpu.record import Record, newest
 from benchmarks.gpu.works import sentence, what_works
 from benchmarks.marked import filled
-from benchmarks.overhead.record import RESULTS, ROOT
 
 
 def or_nothing(told: Callable[[Record, str], str]) -> Callable[..., str]:

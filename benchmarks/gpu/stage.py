@@ -10,8 +10,6 @@ import json
 import sys
 from pathlib import Path
 
-import torch
-
 from benchmarks.gpu.rows import Here, finite
 
 
@@ -24,8 +22,6 @@ def main(
     folder: str,
     name: str,
 ) -> None:
-    if device == "cpu":
-        torch.set_num_threads(1)  # the tensors are tiny
     here = Here(device, float(seconds), float(limit), Path(folder), name)
     with Path(rows).open("a", encoding="utf-8") as file:
         for row in importlib.import_module(module).rows(here):

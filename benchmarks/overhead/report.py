@@ -12,12 +12,12 @@ from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 
+from benchmarks.checkout import ROOT
 from benchmarks.markdown_tables import grid
 from benchmarks.marked import part
 from benchmarks.overhead.contenders import CONTENDERS, CONTROL, OURS, STEPS
 from benchmarks.overhead.record import Record, Row, interval, read
 
-ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 BYTECODES = ROOT / "tests" / "support" / "bytecodes.json"
 
