@@ -42,7 +42,7 @@ def rows(here: Here) -> Iterator[Row]:
     yield checked("rewarm", partial(warmed_again, here))
     if here.on_cuda:
         for what, check in {"float LR": float_lr, "momentum": momentum}.items():
-            yield checked(f"{what} is refused", partial(refused, check))
+            yield checked(f"{what} is refused", partial(refused, here, check))
 
 
 def captured(step: Callable[[], Any]) -> Callable[[], Any]:
@@ -69,6 +69,7 @@ def replayed(here: Here, mode: str, options: dict[str, Any]) -> Row:
     step: Callable[[], Any] = optimizer.step
     last = len(known) + AFTER if known else 60
     for update in range(1, last + 1):
+        ours.set_grads(update)
         if update == BEFORE + 1 and here.on_cuda:
             try:
                 step = captured(step)
@@ -79,7 +80,6 @@ def replayed(here: Here, mode: str, options: dict[str, Any]) -> Row:
         if update == BEFORE + 3:  # a schedule writes into the tensor
             for each in (ours, twin):
                 each.optimizer.param_groups[0]["lr"].fill_(LR / 2)
-        ours.set_grads(update)
         if update <= BEFORE and here.on_cuda:
             beside(step)
         else:
@@ -123,9 +123,10 @@ def warmed_again(here: Here) -> Row:
     return {}
 
 
-def refused(build: Callable[[], Warmed]) -> Row:
+def refused(here: Here, build: Callable[[Training], Warmed]) -> Row:
     """What a graph would freeze must be refused, and nothing changed."""
-    optimizer = build()
+    [options, *_] = IMPLEMENTATIONS[here.device].values()
+    optimizer = build(Training(here.device, options, tensor_lr=build is momentum))
     optimizer.step()
     before = optimizer.factors
     try:
@@ -137,12 +138,9 @@ def refused(build: Callable[[], Warmed]) -> Row:
     raise CheckError("it was captured")
 
 
-def float_lr() -> Warmed:
-    options = {"foreach": True, "capturable": True}
-    return warmed(Training("cuda", options, tensor_lr=False).optimizer, "linear")
+def float_lr(training: Training) -> Warmed:
+    return warmed(training.optimizer, "linear")
 
 
-def momentum() -> Warmed:
-    options = {"foreach": True, "capturable": True}
-    optimizer = Training("cuda", options, tensor_lr=True).optimizer
-    return Warmed(optimizer, steps=6, momentum_start=0.5)
+def momentum(training: Training) -> Warmed:
+    return Warmed(training.optimizer, steps=6, momentum_start=0.5)

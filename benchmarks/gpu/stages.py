@@ -31,7 +31,7 @@ STAGES = [
         15,
         needs_cuda="a CPU has no device to wait for",
     ),
-    Stage("kernels", "benchmarks.gpu.kernels", 20),
+    Stage("kernels", "benchmarks.gpu.kernels", 30),
     Stage("overhead", "benchmarks.gpu.overhead", 90),
     Stage("compile", "benchmarks.gpu.compiling", 45),
     Stage("ranks", "benchmarks.gpu.ranks", 20),

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,34 +34,40 @@ BASE_LR, TIMES = 1e-3, (1, 4, 16)
 BETAS = (0.9, 0.99)
 
 
-class Plan:
-    """How large all is. On a CPU it is only tried."""
+class Plan(NamedTuple):
+    """How large all is.
 
-    def __init__(self, here: Here) -> None:
-        if here.on_cuda:
-            self.size = Size(layers=6, width=384, heads=6, context=256, batch=32)
-            self.updates, self.seeds, self.validation = 600, range(8), 8
-        else:
-            self.size = Size(layers=1, width=16, heads=2, context=16, batch=4)
-            self.updates, self.seeds, self.validation = 20, range(1), 1
-        self.gap = max(1, self.updates // 30)  # between two losses that are kept
+    Attributes:
+        updates: Of a run.
+        seeds: How many; fewer if time runs out.
+        validation: Batches of held-out text.
+    """
+
+    size: Size
+    updates: int
+    seeds: int
+    validation: int
+
+
+PLANS = {
+    "cuda": Plan(Size(6, 384, heads=6, context=256, batch=32), 600, 8, 8),
+    "cpu": Plan(Size(1, 16, heads=2, context=16, batch=4), 20, 1, 1),  # only a try
+}
 
 
 def rows(here: Here) -> Iterator[Row]:
-    plan, end = Plan(here), time.monotonic() + here.seconds
+    plan, end = PLANS[here.device], time.monotonic() + here.seconds
     text = Text(here.device, plan.size)
     train(here, plan, text, "none", BASE_LR, seed=0, updates=10)  # starts all up
     longest = 0.0
-    for seed, times, name in product(plan.seeds, TIMES, WARMUPS):
+    for seed, times, name in product(range(plan.seeds), TIMES, WARMUPS):
         began = time.monotonic()
         if here.on_cuda and began + longest > end:
             yield {"what": "no time for more", "ok": None, "seed": seed}
             return
         what = f"{name}, LR x{times}, seed {seed}"
         lr = BASE_LR * times
-        row = checked(
-            what, lambda n=name, lr=lr, s=seed: train(here, plan, text, n, lr, s)
-        )  # type: ignore[misc]
+        row = checked(what, partial(train, here, plan, text, name, lr, seed))
         longest = max(longest, time.monotonic() - began)
         yield {"warmup": name, "times": times, "seed": seed, **row}
 
@@ -85,6 +92,7 @@ def train(
         optimizer, lambda done: min(1.0, (updates - done) / (0.3 * updates))
     )
     losses: list[Tensor] = []
+    gap = max(1, updates // 30)  # between two losses that are kept
     began, length = time.perf_counter(), None
     for update in range(1, updates + 1):
         loss = loss_of(here, model, text.batch(draw))
@@ -95,7 +103,7 @@ def train(
         scheduler.step()
         if length is None and optimizer.done:
             length = optimizer.param_groups[0].get("warmup_updates", 0)
-        if update % plan.gap == 0:
+        if update % gap == 0:
             losses.append(loss.detach())  # read after the run: nothing waits
     with torch.no_grad():
         held_out = [

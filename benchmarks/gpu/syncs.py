@@ -19,6 +19,7 @@ from benchmarks.gpu.trainings import NAMES, Training, factors, is_fixed, warmed
 from benchmarks.overhead.devices import no_syncs
 
 STEPS = 40
+WAITED = "called a synchronizing CUDA operation"  # what torch says then
 AT_END = 3  # steps before the last update of the warmup from which waits are counted
 # Name -> options of the optimizer, and whether its LR is a tensor on the device.
 IMPLEMENTATIONS: dict[str, tuple[dict[str, Any], bool]] = {
@@ -91,5 +92,5 @@ def counted(step: Callable[[], Any], ours: Training, updates: range) -> int:
                 step()
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-        waits += any("synchronizing" in str(each.message) for each in told)
+        waits += any(WAITED in str(each.message) for each in told)
     return waits

@@ -10,7 +10,11 @@ import os
 import re
 import subprocess
 import sys
-from itertools import product
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain, product, repeat
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +23,23 @@ import torch
 
 from benchmarks import marked
 from benchmarks.checkout import RESULTS, ROOT
-from benchmarks.gpu import conductor, cuda_tests, report
+from benchmarks.gpu import (
+    amp,
+    capture,
+    conductor,
+    cuda_tests,
+    kernels,
+    report,
+    study,
+    syncs,
+)
 from benchmarks.gpu.record import newest, write
-from benchmarks.gpu.rows import checked, finite
+from benchmarks.gpu.rows import Here, checked, finite
 from benchmarks.gpu.stages import STAGES, Stage
 from benchmarks.gpu.study import TIMES, WARMUPS
 from benchmarks.gpu.trainings import NAMES
 from benchmarks.gpu.words import closing_words, words_of
+from tests.support.graphs import StandInGraph, pretend_to_capture
 
 pytestmark = pytest.mark.xdist_group("gpu")
 
@@ -178,6 +192,114 @@ def test_every_warmup_of_the_study_trains(record: dict[str, Any]) -> None:
     # Every warmup sees the same first batch through the same model.
     firsts = {row["training_losses"][0] for row in rows}
     assert len(firsts) == 1
+
+
+# --- what a CPU would not run -----------------------------------------------------
+
+
+class Event:
+    """Stands for torch.cuda.Event."""
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+
+@contextmanager
+def no_profile(**_: Any) -> Iterator[Any]:
+    """A CPU has no CUDA events to record."""
+    yield type("Profile", (), {"events": list})
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Here:
+    """A CPU that says it is a GPU: the few calls to torch.cuda are replaced."""
+    capturing = pretend_to_capture(monkeypatch)
+
+    def captured(step: Any) -> Any:
+        capturing["capturing"] = True
+        try:
+            with StandInGraph() as graph:
+                step()
+        finally:
+            capturing["capturing"] = False
+        # What it recorded also ran; a real graph runs for the first time when replayed.
+        replays = chain([lambda: None], repeat(graph.replay))
+        return lambda: next(replays)()
+
+    monkeypatch.setattr(Here, "on_cuda", True)
+    monkeypatch.setattr(capture, "captured", captured)
+    monkeypatch.setattr(capture, "beside", lambda step: step())
+    for module in (capture, kernels):
+        of_cuda = module.IMPLEMENTATIONS["cuda"]
+        monkeypatch.setitem(module.IMPLEMENTATIONS, "cpu", of_cuda)
+    for name, fake in {
+        "is_available": lambda: True,
+        "is_current_stream_capturing": lambda: capturing["capturing"],
+        "Event": Event,
+        "synchronize": lambda: None,
+        "set_sync_debug_mode": lambda mode: None,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr("benchmarks.overhead.devices.profile", no_profile)
+    return Here("cpu", 2.0, 20.0, tmp_path, "x")
+
+
+@pytest.mark.filterwarnings("ignore:This instance was constructed with capturable")
+@pytest.mark.parametrize("stage", [capture, amp, syncs, kernels])
+def test_the_branches_for_cuda_run_but_for_cuda_itself(
+    stage: Any, pretended: Here
+) -> None:
+    rows = {row["what"]: row for row in stage.rows(pretended)}
+    assert [row for row in rows.values() if row["ok"] is False] == []
+    if stage is capture:
+        assert rows["cosine, fused"]["told"] == "replayed"
+        for what in ("adaptive, foreach", "float LR is refused", "momentum is refused"):
+            assert "captured in a CUDA graph" in rows[what]["told"]
+    if stage is syncs:
+        assert rows["linear, foreach, float LR"]["waits_at_end"] == 0
+        assert "SGD" in "".join(rows)
+    if stage is kernels:
+        assert rows["linear, fused, float LR"]["added"] == [0] * 10
+
+
+def test_a_step_that_waits_is_found(
+    pretended: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step() -> None:
+        if mode == "error":
+            raise RuntimeError("called a synchronizing CUDA operation")
+        warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+
+    def remember(new: str) -> None:
+        nonlocal mode
+        mode = new
+
+    mode = "default"
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", remember)
+    ours = syncs.training(pretended, "foreach, float LR")
+    assert syncs.counted(step, ours, range(1, 4)) == 3
+    mode = "warn"  # the first step is not looked at
+    with pytest.warns(UserWarning, match="synchronizing"):
+        syncs.forbidden(step, ours, range(1, 2))
+    with (
+        pytest.warns(UserWarning, match="synchronizing"),
+        pytest.raises(RuntimeError, match="synchronizing"),
+    ):
+        syncs.forbidden(step, ours, range(1, 3))
+    assert mode == "default"
+
+
+def test_the_study_ends_when_its_time_is_over(
+    pretended: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = study.PLANS["cpu"]._replace(updates=60, seeds=10**6)
+    monkeypatch.setitem(study.PLANS, "cpu", endless)
+    began = time.monotonic()
+    *rows, last = study.rows(pretended)
+    assert time.monotonic() - began < 3 * pretended.seconds
+    assert last["what"] == "no time for more"
+    assert rows[0]["ok"]
+    assert len(rows[0]["training_losses"]) == 30
 
 
 # --- what may go wrong ----------------------------------------------------------------
@@ -380,10 +502,10 @@ def test_the_pages_say_what_is_in_the_record(
     assert "| linear, foreach, float LR | 16 | 0 | 0 |  |" in performance
     assert "| linear, tensor LR, step | eager | 1 | 1 | 1 |" in performance
     assert "No module named 'pytorch_warmup'" in performance
-    study = report.part_of("docs/study.md", of_gpu)
+    losses = report.part_of("docs/study.md", of_gpu)
     for row in record["stages"]["study"]["rows"]:
-        assert f" {row['loss']:.3f} (1 seeds)" in study
-    assert "| none |" in study
+        assert f" {row['loss']:.3f} (1 seeds)" in losses
+    assert "| none |" in losses
 
 
 def test_only_the_marked_parts_of_the_pages_are_written(
