@@ -36,6 +36,8 @@ test-torch:
 	$(OTHER)/bin/python -m pip install --quiet --constraint $(OTHER)/constraints.txt \
 		torch==$(TORCH) --editable '.[test]'
 	$(OTHER)/bin/python -m pip install --quiet --no-deps --requirement tests/support/no-deps.txt
+	# transformers fails where a torchao is installed that wants another torch.
+	$(OTHER)/bin/python -c 'import torchao.optim' || $(OTHER)/bin/python -m pip uninstall --quiet --yes torchao
 	[ -z "$(WITH)" ] || $(OTHER)/bin/python -m pip install --quiet $(WITH)
 	$(OTHER)/bin/python -m pytest --numprocesses auto --dist loadgroup -rxs \
 		--write-record=tests/records/torch-$(TORCH).json

@@ -3,6 +3,7 @@
 The map, from the top down:
     __main__      the command: measures the cases, writes a record
     report        writes docs/performance.md from records
+    measuring     one case, from the first step to its rows
     record        where it ran, what it measured, and the table of it
     cases         models, optimizers, param groups
     contenders    warmopt and its peers, all around one optimizer

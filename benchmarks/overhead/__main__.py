@@ -1,94 +1,26 @@
-"""Measures what warmopt and its peers add to an optimizer's step.
-
-There are two kinds of cases. In the first the optimizer's step does nothing, so that
-only the work around it is measured. In the second the step is a real one, and is
-compared with the same step without a warmup. `timing` says how the time is taken,
-`cases` and `contenders` say what is measured.
-"""
+"""The command: measures what warmopt and its peers add to an optimizer's step."""
 
 from __future__ import annotations
 
 import gc
-import itertools
 import os
 import sys
 import time
-from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.overhead.cases import CASES, QUICK, WRAPS, Case
-from benchmarks.overhead.contenders import CONTENDERS, CONTROL, OURS, STEPS, Seat, bare
-from benchmarks.overhead.devices import DEVICES, Device, count
-from benchmarks.overhead.record import RESULTS, Row, environment, quoted, rows, write
-from benchmarks.overhead.timing import Runner, measure, ratio
+from benchmarks.overhead.cases import CASES, QUICK
+from benchmarks.overhead.contenders import OURS
+from benchmarks.overhead.devices import DEVICES
+from benchmarks.overhead.measuring import LEAST, measured
+from benchmarks.overhead.record import RESULTS, environment, quoted, write
 
 SECONDS, QUICK_SECONDS = 5.0, 2.0  # per case; twice that with all contenders
-LEAST, MOST = 10, 300  # rounds per case
-ATTEMPTS = 2  # if the control is not 1; by chance that happens once in twenty
-
-Skip = Callable[[str, str], None]
-
-
-def measured(
-    case: Case,
-    device: Device,
-    seconds: float,
-    least: int,
-    progress: Callable[[float], Any],
-    skip: Skip,
-) -> list[Row]:
-    """Measures a case; returns its rows, or none if it cannot run here."""
-    if why := case.why_not(device):
-        skip(case.name, why)
-        return []
-    wrap, eager = WRAPS[case.run], case.run == "eager"
-    try:
-        optimizer = case.build(device)
-        control = bare(optimizer, 0, wrap)
-        for _ in range(3):
-            control()
-    except Exception as error:  # such as no compiler, or too little memory
-        skip(case.name, _told(error))
-        return []
-    size = min(p.numel() for g in optimizer.param_groups for p in g["params"])
-    runners, counts = [Runner(CONTROL, control)], [count(control, device, size, eager)]
-    contenders = [c for c in CONTENDERS if c.few or case.all_contenders]
-    for contender, (state, steps) in itertools.product(contenders, STEPS.items()):
-        if not contender.runs(case.optimizer, state):
-            continue
-        seat = Seat(optimizer)
-        with seat:
-            try:
-                step = contender.build(optimizer, steps, wrap)
-                for _ in range(3):
-                    step()
-                counts.append(count(step, device, size, eager))
-            except Exception as error:
-                skip(f"{case.name}, {contender.name}, {state}", _told(error))
-                continue
-        runners.append(Runner(contender.name, step, state, contender.period, seat))
-    seconds *= 1 + case.all_contenders
-    for _ in range(ATTEMPTS):
-        measure(control, runners, device.clock, seconds, least, MOST, progress)
-        if all(ratio(runners[0], kind).covers(1) for kind in runners[0].own):
-            break
-    about = {
-        "case": case.name,
-        "tensors": len(case.shapes),
-        "parameters": case.parameters,
-    }
-    return [{**about, **row} for row in rows(runners, counts)]
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
-
 
 app = typer.Typer(add_completion=False)
 

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -22,6 +21,8 @@ from typing import Any
 import torch
 
 import warmopt
+from benchmarks.checkout import RESULTS as RESULTS
+from benchmarks.checkout import ROOT, commit, is_dirty
 from benchmarks.overhead.contenders import CONTROL, PEER
 from benchmarks.overhead.devices import Counts, Device
 from benchmarks.overhead.timing import (
@@ -33,8 +34,6 @@ from benchmarks.overhead.timing import (
     unresolved,
 )
 
-ROOT = Path(__file__).parent.parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 LIBRARIES = ("accelerate", "pytorch-warmup", "timm", "transformers")
 
 Row = dict[str, Any]
@@ -52,8 +51,8 @@ def environment(device: Device, argv: list[str]) -> Record:
     return {
         "schema": 1,
         "utc": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M}",
-        "commit": _git("rev-parse", "HEAD") or "unknown",
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "commit": commit(),
+        "dirty": is_dirty(),
         "argv": argv,
         **device.describe(),
         "cores": os.cpu_count(),
@@ -66,13 +65,6 @@ def environment(device: Device, argv: list[str]) -> Record:
         "torch": torch.__version__,
         "libraries": {name: _version(name) for name in LIBRARIES},
     }
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip()
 
 
 def _version(library: str) -> str | None:

@@ -1,7 +1,7 @@
-"""Writes docs/performance.md: python -m benchmarks.overhead.report RECORD...
+"""Writes docs/performance.md: python -m benchmarks.overhead.report RECORD
 
 The page shows ratios and counts, but no microseconds, since those are different on
-every machine. If there is no record for a device, the page says so.
+every machine. Its part on CUDA is written by `benchmarks.gpu`, and stays as it is.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 
+from benchmarks.checkout import ROOT
 from benchmarks.markdown_tables import grid
+from benchmarks.marked import part
 from benchmarks.overhead.contenders import CONTENDERS, CONTROL, OURS, STEPS
 from benchmarks.overhead.record import Record, Row, interval, read
 
-ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 BYTECODES = ROOT / "tests" / "support" / "bytecodes.json"
 
@@ -33,7 +34,8 @@ differs from one process to the next.
 
 *Warming* is during the warmup, *done* after it. The number at the end of a case is how
 many param groups there are. This page is made from the records that it names, by
-`python -m benchmarks.overhead.report`; the tests make it again and compare.
+`python -m benchmarks.overhead.report` and `python -m benchmarks.gpu --report`; the
+tests make it again and compare.
 """
 
 MACHINERY = """\
@@ -104,16 +106,16 @@ parameters and other betas too.) The ages correct the bias of each parameter by 
 updates, and the host can only know them by reading them. The more parameters, or the
 longer `every`, the smaller the share. Between readings nothing is looked at; after the
 warmup it is nothing.
-
-**On a device** a reading was to be eight kernels. It is as many as it has operators, or
-more; it was not run there yet.
 """
+
+CUDA = "gpu: performance"  # the name of its part
 
 WIDE = (
     "machinery-*",
     "tiny-sgd-fused-1",
     "tiny-adamw-fused-1",
     "resnet*-adamw-fused-*",
+    "gpt2*-adamw-fused-*",
 )
 COUNTS = ("operators", "allocations", "kernels", "syncs", "hook_passes")
 WHO = [(each.name, state) for state in STEPS for each in CONTENDERS]
@@ -203,10 +205,8 @@ def by_function() -> str:
     return grid(["", *(f"{n} groups" for n in warming)], lines)
 
 
-def section(device: str, record: Record | None, name: str) -> list[str]:
+def section(device: str, record: Record, name: str) -> list[str]:
     """Returns the part of the page that is about one device."""
-    if record is None:
-        return [f"## {device}\n", "Not measured yet.\n"]
     source = (
         f"From [{name}](../benchmarks/results/{name}.md): {record['device']}, Python "
         f"{record['python']}, torch {record['torch']}, commit {record['commit'][:9]}.\n"
@@ -219,15 +219,16 @@ def section(device: str, record: Record | None, name: str) -> list[str]:
     return parts
 
 
-def page(paths: list[Path]) -> str:
-    """Returns the whole page, from at most one record for each device."""
-    records = {("cuda" in (r := read(path))): (r, path.stem) for path in paths}
-    parts = [HEAD]
-    for device, cuda in (("CPU", False), ("CUDA", True)):
-        parts += section(device, *records.get(cuda, (None, "")))
-    parts += [GOALS + by_function(), WHERE]
-    return "\n".join(parts)
+def page(path: Path, old: str) -> str:
+    """Returns the whole page, from a record of a CPU and from the page before it."""
+    record = read(path)
+    if "cuda" in record:
+        raise ValueError("python -m benchmarks.gpu writes the part on CUDA.")
+    cuda = f"<!-- {CUDA} -->\n{part(old, CUDA)}<!-- end -->\n"
+    parts = [HEAD, *section("CPU", record, path.stem), "## CUDA\n", cuda]
+    return "\n".join([*parts, GOALS + by_function(), WHERE])
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page([Path(name) for name in sys.argv[1:]]), encoding="utf-8")
+    before = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(page(Path(sys.argv[1]), before), encoding="utf-8")

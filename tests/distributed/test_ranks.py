@@ -22,7 +22,7 @@ def check_waits_for(rank: int) -> None:
 
 
 def test_a_failure_of_one_rank_is_told_and_the_next_check_runs() -> None:
-    ranks = Ranks(2, timeout=3.0)
+    ranks = Ranks(2, timeout=5.0)
     with pytest.raises(AssertionError, match=r"(?s)rank 1 of 2.*of this rank alone"):
         ranks.run(check_fails_on, 1)
     with pytest.raises(AssertionError, match=r"(?s)rank 0 of 2.*barrier.*Timed out"):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.overhead.devices import no_syncs
+from benchmarks.overhead.cases import CASES, Case
+from benchmarks.overhead.contenders import OURS
+from benchmarks.overhead.devices import Cuda, no_syncs
+from benchmarks.overhead.measuring import measured
 from tests.support.features import Adafactor, needs_adafactor
 from tests.support.optimizers import TORCH_ROWS, Row, assert_same, snapshot
 from tests.support.reference import stepped_at
@@ -19,6 +23,11 @@ from warmopt.adaptive import Adaptive
 pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    # Here a capturable optimizer steps eagerly too, and a capture may be refused.
+    pytest.mark.filterwarnings("ignore:This instance was constructed with capturable"),
+    pytest.mark.filterwarnings("ignore:The CUDA Graph is empty"),
+    # torch says this when it is asked to forbid waiting.
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype"),
 ]
 
 CAPTURABLE = [
@@ -198,3 +207,26 @@ def test_capturing_an_adaptive_warmup_is_refused() -> None:
         torch.cuda.graph(torch.cuda.CUDAGraph()),
     ):
         warmed.step()
+
+
+TINY = [
+    replace(case, all_contenders=False)  # to count all of them takes a minute
+    for case in CASES["cuda"]
+    if case.name.startswith(("tiny-adamw-", "tiny-sgd-")) and case.run == "eager"
+]
+
+
+@pytest.mark.parametrize("case", TINY, ids=lambda case: case.name)
+def test_the_benchmark_finds_that_nothing_is_launched_and_nothing_waits(
+    case: Case,
+) -> None:
+    skipped: list[str] = []
+
+    def skip(what: str, why: str) -> None:
+        skipped.append(f"{what}: {why}")
+
+    rows = measured(case, Cuda(), 0.1, 2, lambda share: None, skip)
+    ours = [row for row in rows if row["contender"] == OURS]
+    assert [row["state"] for row in ours] == ["warming"] * 2 + ["done"] * 2
+    assert [(row["kernels"], row["syncs"]) for row in ours] == [(0, 0)] * 4
+    assert not [what for what in skipped if OURS in what]

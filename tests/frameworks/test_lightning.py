@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,10 @@ def fit(net: Any, resume: Path | None = None, **options: Any) -> Any:
     }
     trainer = Trainer(accelerator="cpu", **{**quiet, "max_epochs": 1, **options})
     batches = DataLoader(twins.samples(2 * BATCHES), batch_size=2)
-    trainer.fit(net, batches, ckpt_path=resume, weights_only=True)
+    # Lightning 2.6 asks how the file is to be read; before, torch decides.
+    asked = "weights_only" in inspect.signature(trainer.fit).parameters
+    safely = {"weights_only": True} if asked else {}
+    trainer.fit(net, batches, ckpt_path=resume, **safely)
     return trainer
 
 

@@ -70,6 +70,12 @@ def test_trainer_warms_by_real_updates_as_a_schedule_by_hand(
 
 def test_run_resumed_in_mid_warmup_goes_on_bit_equal(tmp_path: Path) -> None:
     """optimizer.pt is read with weights_only=True."""
+    from transformers.utils import import_utils
+
+    try:
+        import_utils.check_torch_load_is_safe()
+    except ValueError:
+        pytest.skip("transformers loads no checkpoint with this torch")
     whole, _ = trainer(tmp_path, save_strategy="steps", save_steps=3)
     whole.train()
     resumed, used = trainer(tmp_path)

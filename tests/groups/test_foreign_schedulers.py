@@ -29,8 +29,10 @@ UPDATES, EPOCH, STEPS = 30, 3, 12
 def by_transformers(
     name: str, optimizer: Optimizer, **options: Any
 ) -> Callable[[Optimizer], None]:
-    from transformers import get_scheduler
+    from transformers import SchedulerType, get_scheduler
 
+    if name not in {kind.value for kind in SchedulerType}:
+        pytest.skip(f"this transformers has no schedule named {name}")
     arguments = {"num_warmup_steps": 0, "num_training_steps": UPDATES}
     scheduler = get_scheduler(
         name, optimizer, **arguments, scheduler_specific_kwargs=options
@@ -193,7 +195,9 @@ def test_the_table_has_every_scheduler() -> None:
         }
         - {"BatchSizeScheduler"},
     }
-    assert known == {
+    tested = {
         library: {name for other, name, _ in CASES if other is library}
         for library in known
     }
+    tested[by_transformers] -= {"greedy"} - known[by_transformers]  # before 5
+    assert known == tested

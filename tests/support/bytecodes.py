@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import pytest
+
 
 def bytecodes(function: Callable[[], Any]) -> Counter[str]:
     """The executed bytecodes of one call, for each Python function in it."""
@@ -24,4 +26,6 @@ def bytecodes(function: Callable[[], Any]) -> Counter[str]:
         function()
     finally:
         sys.settrace(before)
+    if not counted.total():  # 3.13 reports them for some functions only
+        pytest.skip("this Python does not report all bytecodes")
     return counted

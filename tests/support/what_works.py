@@ -2,6 +2,7 @@
 
 A run of all tests writes the page:
     python -m pytest --write-what-works=docs/what-works.md
+Its part on GPUs is that of `python -m benchmarks.gpu --report`, from a record.
 """
 
 from __future__ import annotations
@@ -9,6 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+
+from benchmarks.gpu.report import PARTS, part_of
+
+PAGE = "docs/what-works.md"
 
 SCHEDULERS = "LR schedulers"
 AMP = "Mixed precision"
@@ -60,7 +65,6 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
         "execution/test_graphs",
         ("test_",),
     ),
-    (COMPILED, "the same on a GPU", "execution/test_cuda", ("test_",)),
     (
         CHECKPOINTS,
         "killed at any update and resumed, bit-equal",
@@ -308,8 +312,10 @@ def page(numbers: list[int]) -> str:
         "|---|---|---:|---|",
     ]
     for (section, what, file, _), number in zip(WORKS, numbers, strict=True):
-        cases = str(number) if number else "not run: needs a GPU"
-        lines.append(f"| {section} | {what} | {cases} | `{file}` |")
+        lines.append(f"| {section} | {what} | {number} | `{file}` |")
+    name, _ = PARTS[PAGE]
+    part = f"<!-- {name} -->\n{part_of(PAGE)}<!-- end -->"
+    lines += ["", "## On a GPU", "", *part.splitlines()]
     lines += ["", "## What cannot work", "", "| | what | why |", "|---|---|---|"]
     lines += [f"| {section} | {what} | {why} |" for section, what, why in CANNOT]
     return "\n".join([*lines, ""])
