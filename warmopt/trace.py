@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ class Recorded(NamedTuple):
         settled: Whether the last verdict before the record was "settled".
         first_verdict: Update after which the record may have its first verdict.
         first_row: How many rows the trace had before.
+        aligned: The constants of the climb, in aligned mode.
     """
 
     steps: float
@@ -45,6 +47,7 @@ class Recorded(NamedTuple):
     settled: bool
     first_verdict: int
     first_row: int
+    aligned: dict[str, Any] | None = None
 
 
 _SETTINGS = Recorded._fields.index("updates")  # the entries before are settings
@@ -239,6 +242,7 @@ def replay(
 def _checked_row(row: dict[str, Any]) -> dict[str, Any]:
     """A row as it was before it was saved. Raises a KeyError if an entry is missing."""
     row = {**row, "drifts": tuple(row["drifts"]), "sizes": tuple(row["sizes"])}
+    row.setdefault("alignment", math.nan)  # older traces do not have it
     for name in ("pool", "judged_after", "factor", "settled", *Reading._fields):
         row[name]
     return row

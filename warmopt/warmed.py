@@ -170,7 +170,8 @@ class Warmed(Optimizer):
         if not isinstance(trace, Trace | None):
             raise TypeError(f"trace must be a Trace, got {trace!r}. Use trace=Trace().")
         sampling = schedule.pace.sampling
-        if sampling is not None or watch or trace is not None:
+        compares = sampling is not None and sampling.signal is not None
+        if watch or (not compares and (sampling is not None or trace is not None)):
             moment = sampling.second_moment if sampling is not None else None
             check_has_second_moment(optimizer, moment)
         ramps = Ramps(schedule, optimizer)

@@ -46,11 +46,14 @@ class Lane:
         follow: The function from the number of an update to its factor.
         last: The last update of the ramp: after it the warmup is over.
         groups: The param groups.
+        before_update: What is to be done before an update, given its number. If it
+            returns a function, that one is followed this time.
     """
 
     follow: Callable[[int], float]
     last: int
     groups: list[Group]
+    before_update: Callable[[int], Callable[[int], float] | None] | None
 
 
 @dataclass(slots=True)
@@ -136,9 +139,10 @@ class Plan:
                 table = ramps.table(ramp, lr)
                 self.on_device.append(OnDevice(group, table, ramp.last))
                 continue
-            key = ramp, watched.get(id(group))
+            key = ramp, (watcher := watched.get(id(group)))
             if key not in alike:
-                alike[key] = Lane(pace.follow(group, ramp), ramp.last, [])
+                before = watcher.before_update if watcher and watcher.compares else None
+                alike[key] = Lane(pace.follow(group, ramp), ramp.last, [], before)
                 self.lanes.append(alike[key])
             alike[key].groups.append(group)
 
@@ -169,23 +173,25 @@ class Plan:
                 return False
         for each in self.on_device:
             self._scale_on_device(each, scaled)
+        for group, factor in self.held:
+            scale_lr(group, factor, 0, scaled)
         if self.momentum_start is not None:
             for group in [group for group, *_ in scaled]:
                 factor = self._ramps.factor(group, self.momentum_start)
                 scale_momentum(group, min(factor, 1.0), scaled)
-        for group, factor in self.held:
-            scale_lr(group, factor, 0, scaled)
         return True
 
     def _scale_lane(self, lane: Lane, scaled: list[Scaled]) -> bool:
-        at, factor = 0, 1.0
+        at, factor, follow = 0, 1.0, lane.follow
         for group in lane.groups:
             update = group[UPDATES] + 1
             if update != at:  # groups with the same count share one factor
                 self.is_stale = self.is_stale or update >= lane.last
                 if update > lane.last:
                     return False
-                at, factor = update, lane.follow(update)
+                if lane.before_update is not None:
+                    follow = lane.before_update(update) or follow
+                at, factor = update, follow(update)
                 if update == 1 and self._is_fresh:
                     self._check_first_lrs()
             is_asked = not (update - 1) % ASKED_EVERY

@@ -5,6 +5,7 @@ Nothing here has to be saved: it follows from the param groups.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -64,6 +65,7 @@ class Planner:
         # The last step, if it is not yet known whether it was skipped: its `found_inf`,
         # which is being copied to the host, and what the step had scaled.
         self._late: tuple[HostCopy, list[Scaled]] | None = None
+        self._looks_late = False  # a watcher waits for its numbers
 
     def renew(self, wrapped: Optimizer) -> None:
         """Starts the warmup of new groups, and makes a new plan."""
@@ -81,7 +83,7 @@ class Planner:
     def forget(self) -> None:
         """Drops what does not hold any more, as after a load; then call `renew`."""
         self.last_scaled, self.last_plain = (), None
-        self.watchers, self._late = [], None
+        self.watchers, self._late, self._looks_late = [], None, False
         self._is_fresh = False
 
     def run(
@@ -132,14 +134,15 @@ class Planner:
         self.plan.count_on_device(found_inf)
         if found_inf is not None and found_inf.is_cuda:
             self._late = HostCopy(found_inf), scaled
-            self.warming = None  # this update may be the last one, or was skipped
         elif found_inf is None or not found_inf.item():
             count(scaled)
 
     # --- after the step --------------------------------------------------------------
 
     def _after(self, wrapped: Optimizer) -> None:
-        if self._late is not None:
+        self._looks_late = any(watcher.is_waiting for watcher in self.watchers)
+        if self._late is not None or self._looks_late:
+            self.warming = None  # this update may be the last one, or was skipped
             # If ranks read together, all of them must do it at the same time: now.
             if any(watcher.is_collective for watcher in self.watchers):
                 self.catch_up(wrapped)
@@ -152,12 +155,12 @@ class Planner:
             self.plain = plain_step(plan)
 
     def catch_up(self, wrapped: Optimizer) -> None:
-        """Counts the last update, if that had to wait for the device."""
-        if self._late is None:
+        """Does what had to wait for the device after the last update."""
+        if self._late is None and not self._looks_late:
             return
-        (found_inf, scaled), self._late = self._late, None
-        if not found_inf.numbers():
-            count(scaled)
+        late, self._late, self._looks_late = self._late, None, False
+        if late is not None and not late[0].numbers():
+            count(late[1])
         self.warming = self.plan.groups if self.plan.lanes else None
         self._look(wrapped)
 
@@ -169,4 +172,18 @@ class Planner:
             plan.look()
             self.plain = None
         if plan.is_stale:
+            warmed = [group for lane in plan.lanes for group in lane.groups]
             self.renew(wrapped)
+            self._warn_if_held(warmed)
+
+    def _warn_if_held(self, warmed: list[Group]) -> None:
+        """Says once of groups that have warmed if they are held below 1 from now on."""
+        for group, factor in self.plan.held:
+            if any(group is each for each in warmed):
+                index = next(i for i, g in enumerate(self.plan.groups) if g is group)
+                warnings.warn(
+                    f"The warmup of param group {index} holds at factor {factor:.3g} "
+                    f"from now on, an LR of {factor * float(group['lr']):.3g}. Build "
+                    "the optimizer with that LR, or call rewarm() to climb again.",
+                    stacklevel=6,
+                )

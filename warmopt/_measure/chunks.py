@@ -1,0 +1,208 @@
+"""Samples gradients and parameters: a few chunks, spread evenly over all elements.
+
+A gradient is a new tensor at every update, so nothing of it can be kept. To make one
+view costs a microsecond, and more in a real step, so there are few chunks: 32 of 64
+elements. Every rank samples what it holds, so that only sums go over the ranks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+from operator import add
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from warmopt._measure.coordinates import mesh_of
+
+__all__ = ["Chunks"]
+
+LONG = 64  # elements in a chunk
+MOST = 32  # chunks in all, if there is one param group
+LEAST = 4  # chunks that a param group has at least, and a tensor at most on average
+
+
+class Chunks:
+    """The chunks of some parameters, and of tensors that are shaped like them.
+
+    A sample is a list of pieces, which `torch.cat` makes one row of numbers of. A chunk
+    is 64 of these; a shorter one is filled up with zeros.
+
+    Args:
+        groups: The parameters of each param group.
+        total: How many elements all param groups of the optimizer have here. So a group
+            has the same chunks whoever is sampled with it.
+        mesh: The mesh that all DTensors lie on; None if there are none.
+        device: Where the samples shall be.
+
+    Attributes:
+        chosen: The parameters that are sampled, one for each chunk.
+        weights: For each number in a sample, how many elements it stands for.
+        counts: For each param group, how many chunks it has.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[Tensor]],
+        total: int,
+        mesh: Any,
+        device: torch.device,
+    ) -> None:
+        self._device = device
+        self.chosen: list[Any] = []
+        self.counts: list[int] = []
+        self._starts: list[int] = []
+        self._lengths: list[int] = []
+        rows: list[Tensor] = []
+        for params in groups:
+            before = len(self.chosen)
+            sizes = [_local(param).numel() for param in params]
+            for param, size, (count, each) in zip(
+                params, sizes, _shares(sizes, total), strict=True
+            ):
+                length = min(LONG, size)
+                row = torch.zeros(LONG)
+                row[:length] = each / max(length, 1) / _copies(param, mesh)
+                for chunk in range(count):
+                    # In the middle, each of its own equal part.
+                    middle = int((chunk + 0.5) * size / count)
+                    start = min(max(middle - length // 2, 0), size - length)
+                    self._starts.append(start)
+                    self._lengths.append(length)
+                    self.chosen.append(param)
+                    rows.append(row)
+            self.counts.append(len(self.chosen) - before)
+        self.weights = torch.cat(rows or [torch.empty(0)]).to(device)
+        self._likes = [_local(param) for param in self.chosen]
+        self._sizes = [(length,) for length in self._lengths]
+        self._strides = [values.stride() for values in self._likes]
+        self._is_plain = all(
+            not values.is_complex() and _is_dense(values) and values.device == device
+            for values in self._likes
+        ) and all(mesh_of(param) is None for param in self.chosen)
+        self._has_short = any(length < LONG for length in self._lengths)
+        self._addresses: list[int] = []
+        self._pieces: list[Tensor] = []
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers a sample has."""
+        return len(self.chosen) * LONG
+
+    def of_params(self) -> list[Tensor]:
+        """The pieces of the parameters: views, which are kept as long as these stay."""
+        addresses = list(map(Tensor.data_ptr, self._likes)) if self._is_plain else []
+        if addresses != self._addresses or not self._is_plain:
+            self._likes = [_local(param) for param in self.chosen]
+            self._addresses = list(map(Tensor.data_ptr, self._likes))
+            self._pieces = self.of([param.detach() for param in self.chosen])
+        return self._pieces
+
+    def of(self, tensors: Sequence[Any]) -> list[Tensor]:
+        """The pieces of tensors like the chosen parameters, for a moment only.
+
+        Args:
+            tensors: One for each chunk. None is a chunk of zeros, and so is a sparse
+                tensor.
+        """
+        if self._is_plain:
+            try:
+                return self._of_plain(tensors)
+            except (TypeError, RuntimeError, AttributeError):
+                pass  # one is None, or sparse, or lies in memory in another way
+        pieces = []
+        for tensor, like, start, length in zip(
+            tensors, self._likes, self._starts, self._lengths, strict=True
+        ):
+            flat = _flat(tensor, like)
+            if flat is None:
+                pieces.append(torch.zeros(LONG, device=self._device))
+                continue
+            pieces.append(flat[start : start + length].to(self._device))
+            if length < LONG:
+                pieces.append(torch.zeros(LONG - length, device=self._device))
+        return pieces
+
+    def _of_plain(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The same in fewer operations, for tensors in memory as the parameters are."""
+        if list(map(Tensor.stride, tensors)) != self._strides:
+            raise RuntimeError
+        offsets = map(add, map(Tensor.storage_offset, tensors), self._starts)
+        ones = [(1,)] * len(self._sizes)
+        pieces = list(map(torch.as_strided, tensors, self._sizes, ones, offsets))
+        if not self._has_short:
+            return pieces
+        return [part for piece in pieces for part in _filled(piece)]
+
+
+def _shares(sizes: list[int], total: int) -> list[tuple[int, float]]:
+    """For each tensor, its number of chunks, and the elements that each stands for.
+
+    If there are few tensors, each has a chunk at least. Otherwise the chunks lie at
+    equal distances in the row of all elements, and some small tensors have none.
+    """
+    own, tensors = sum(sizes), sum(map(bool, sizes))
+    if not own:
+        return [(0, 0.0)] * len(sizes)
+    most = min(max(LEAST, round(MOST * own / total)), LEAST * tensors)
+    step = own / most
+    ends = [round(end / step) for end in accumulate(sizes)]
+    counts = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
+    if tensors > most:
+        return [(count, step) for count in counts]
+    shares = []
+    for count, size in zip(counts, sizes, strict=True):
+        own_count = min(max(count, 1), -(-size // LONG))
+        shares.append((own_count, size / own_count if own_count else 0.0))
+    return shares
+
+
+def _filled(piece: Tensor) -> tuple[Tensor, ...]:
+    rest = LONG - len(piece)
+    return (piece, piece.new_zeros(rest)) if rest else (piece,)
+
+
+def _local(values: Tensor) -> Tensor:
+    """The part of a tensor that is here."""
+    values = values.detach()
+    return values if mesh_of(values) is None else values.to_local()  # type: ignore[attr-defined]
+
+
+def _copies(param: Tensor, mesh: Any) -> int:
+    """How many ranks of the mesh hold the same part of a parameter."""
+    if mesh is None:
+        return 1
+    own = mesh_of(param)
+    if own is None:
+        return int(mesh.size())
+    placements = zip(own.mesh.shape, param.placements, strict=True)  # type: ignore[attr-defined]
+    copies = math.prod(size for size, place in placements if place.is_replicate())
+    return int(copies * mesh.size() // own.size())
+
+
+def _is_dense(values: Tensor) -> bool:
+    """Whether its elements fill a piece of memory without gaps, in any order."""
+    expected = 1
+    for stride, size in sorted(zip(values.stride(), values.shape, strict=True)):
+        if size > 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def _flat(values: Any, like: Tensor) -> Tensor | None:
+    """All elements in a row, in the same order as those of the parameter."""
+    if values is None or values.layout != torch.strided:
+        return None
+    values = _local(values)
+    if values.shape != like.shape:
+        return None
+    if not _is_dense(like):
+        values = values.contiguous()
+    elif values.stride() != like.stride():
+        values = torch.empty_like(like, dtype=values.dtype).copy_(values)
+    values = values.as_strided((values.numel(),), (1,))
+    return torch.view_as_real(values).reshape(-1) if values.is_complex() else values

@@ -1,0 +1,264 @@
+"""Compares the new gradient with the last step: how well do they still agree?
+
+The step is what the optimizer has really moved: the parameters before it minus those
+after it. Before each update a small sample of the gradients and of the parameters is
+taken. With the sample of the update before, it gives a reading: a few sums, which are
+copied to the host in the background.
+"""
+
+from __future__ import annotations
+
+import math
+from operator import is_
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.optim import Optimizer
+
+from warmopt._climb import NUMBERS, Arithmetic
+from warmopt._keys import Group
+from warmopt._measure.chunks import LONG, Chunks
+from warmopt._measure.coordinates import whole_mesh
+from warmopt._optimizers.second_moments import Moment, find_moment, inner
+
+__all__ = ["Comparison", "Signal", "alignment"]
+
+Signal = Literal["ratio", "tensor", "adam"]
+
+
+class Comparison:
+    """Samples some param groups before each update, and compares.
+
+    Args:
+        optimizer: The optimizer that makes the steps.
+        groups: The param groups.
+        signal: What is computed: see `alignment`.
+        every: Updates between two readings.
+        process_group: The ranks that hold the shards, as in `Adaptive`.
+
+    Attributes:
+        samples: The last two samples, float32, of shape [2, 2, numbers]: that of update
+            t is at t % 2; first the gradients, then the parameters. What is not known
+            is nan.
+        before: For each group, its part of `samples`. These are saved with the group.
+        is_shared: Whether the sums go over several ranks.
+        saw_gradients: Whether the last sample had any gradient to compare.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        groups: list[Group],
+        signal: Signal,
+        every: int,
+        process_group: Any = None,
+    ) -> None:
+        self._optimizer, self._groups = inner(optimizer), groups
+        self._signal, self._every, self._process_group = signal, every, process_group
+        self._params: list[Any] = [p for group in groups for p in group["params"]]
+        self._mesh = whole_mesh(self._params)
+        device = next((p.device for p in self._params), torch.device("cpu"))
+        self.is_shared = self._mesh is not None or process_group is not None
+        sizes = [p.numel() for g in optimizer.param_groups for p in g["params"]]
+        params = [group["params"] for group in groups]
+        self._chunks = Chunks(params, sum(sizes), self._mesh, device)
+        self._group_of = {p: group for group in groups for p in group["params"]}
+        shape = (2, 2, self._chunks.numbers)
+        self.samples = torch.full(shape, math.nan, device=device)
+        self.before = [self.samples]
+        if len(groups) != 1:
+            self.before = [part.clone() for part in self._parts()]
+        self._present: list[Any] = [None, None]
+        self._has_seen: bool | None = None  # a gradient that can be compared
+
+    def _parts(self) -> list[Tensor]:
+        """The part of `samples` of each group."""
+        lengths = [LONG * count for count in self._chunks.counts]
+        return list(torch.split(self.samples, lengths, dim=2))
+
+    def restore(self, before: list[Any]) -> None:
+        """Goes on from saved samples, or does nothing if they do not fit."""
+        for saved, own in zip(before, self.before, strict=True):
+            if not isinstance(saved, Tensor) or saved.numel() != own.numel():
+                return
+        for saved, own, part in zip(before, self.before, self._parts(), strict=True):
+            part.copy_(saved.reshape(own.shape))
+            own.copy_(part)
+
+    def is_of(self, params: list[Any]) -> bool:
+        """Whether it still compares exactly these parameters, in this order."""
+        mine = self._params
+        return len(params) == len(mine) and all(map(is_, params, mine))
+
+    def due_in(self, done: int) -> int:
+        """Updates until `take` has something to do."""
+        after = done % self._every
+        # At a reading, and at the update before it.
+        return max(self._every - 1 - after, 1)
+
+    @torch.no_grad()
+    def take(self, update: int) -> Tensor | None:
+        """Takes the sample before an update. The same update may come again.
+
+        A step that failed or was skipped, and a closure that made new gradients, leave
+        the sample of the update before as it was.
+
+        Returns:
+            The sums of which `alignment` makes a reading, if it is time for one.
+        """
+        is_reading = update % self._every == 0
+        if not is_reading and (update + 1) % self._every:
+            return None
+        slot, grads = update % 2, [param.grad for param in self._chunks.chosen]
+        self._note_gradients(slot, grads)
+        if self._signal == "adam":
+            return self._summed(self._with_moments(grads)) if is_reading else None
+        sample, before = self.samples[slot], self.samples[1 - slot]
+        pieces = [*self._chunks.of(grads), *self._chunks.of_params()]
+        if pieces:
+            torch.cat(pieces, out=sample.view(-1))
+        if not is_reading:
+            return None
+        step = before[1] - sample[1]
+        if self._present[0] != self._present[1]:
+            self._leave_out(step)
+        return self._summed(self._compared(step, slot))
+
+    def _note_gradients(self, slot: int, grads: list[Any]) -> None:
+        """Notes which chunks have a gradient: None stands for all of them."""
+        present = [grad is not None and not grad.is_sparse for grad in grads]
+        self._present[slot] = None if all(present) else present
+        self._has_seen = bool(self._has_seen) or any(present)
+
+    def _leave_out(self, step: Tensor) -> None:
+        """Leaves out chunks that had a gradient at only one of the two updates."""
+        every = [True] * len(self._chunks.chosen)
+        one, other = (present or every for present in self._present)
+        both = enumerate(zip(one, other, strict=True))
+        wrong = [index for index, (a, b) in both if a != b]
+        step.view(-1, LONG)[wrong] = 0.0
+
+    def _compared(self, step: Tensor, slot: int) -> Tensor:
+        """The sums of this rank: see `alignment`."""
+        if self._signal == "ratio":
+            step *= self._chunks.weights
+            sums = self.samples[:, 0].mv(step)  # of the gradients in both samples
+            return sums if slot == 0 else sums.flip(0)
+        gradient, weights = self.samples[slot, 0], self._chunks.weights
+        rows = (values.view(-1, LONG) for values in (gradient, step, weights))
+        gradient, step, weights = rows
+        dots = (gradient * step).sum(1)
+        lengths = (gradient.square().sum(1) * step.square().sum(1)).sqrt()
+        cosines = torch.where(lengths > 0, dots / lengths, dots)
+        weight = weights.sum(1)
+        return torch.stack([cosines.dot(weight), weight.sum()])
+
+    def _with_moments(self, grads: list[Any]) -> Tensor:
+        """The sums of this rank in Adam's metric."""
+        moments = [
+            find_moment(self._optimizer, param, self._group_of[param])
+            for param in self._chunks.chosen
+        ]
+        self._check_moments(moments)
+        kinds = (
+            grads,
+            [None if each is None else each.momentum for each in moments],
+            [None if each is None else each.values for each in moments],
+        )
+        pieces = [piece for kind in kinds for piece in self._chunks.of(kind)]
+        if not any(moments):
+            # Before the first update there is nothing to compare with, on any rank.
+            unknown = 0.0 if not moments else math.nan
+            return self.samples.new_full((3,), unknown)
+        gradient, momentum, second = torch.cat(pieces).float().view(3, -1)
+        weights = self._chunks.weights * second.rsqrt()
+        weights = weights.where(second > 0, 0.0)
+        scaled = gradient * weights
+        first = torch.stack([momentum, gradient]).mv(scaled)
+        return torch.cat([first, (momentum.square() @ weights).reshape(1)])
+
+    @property
+    def has_samples(self) -> bool:
+        """Whether the next `take` can give a reading at once."""
+        return self._signal == "adam" or not bool(self.samples.isnan().all())
+
+    def _nothing_to_compare(self) -> ValueError:
+        grads = [param.grad for param in self._params]
+        is_sparse = any(grad is not None for grad in grads)
+        problem = "only sparse gradients" if is_sparse else "no gradients"
+        return ValueError(
+            "mode must be a fixed one where there are no dense gradients to compare, "
+            f"got 'aligned' with {type(self._optimizer).__name__}, whose parameters "
+            f"had {problem} in the first update. Use mode='linear' with steps=n."
+        )
+
+    def _check_moments(self, moments: list[Moment | None]) -> None:
+        known = [each for each in moments if each is not None]
+        if known and not any(each.momentum is not None for each in known):
+            raise ValueError(
+                "signal must be 'ratio' or 'tensor' for an optimizer without the two "
+                f"averages of Adam, got 'adam' with {type(self._optimizer).__name__}."
+            )
+
+    def _summed(self, sums: Tensor) -> Tensor:
+        """Adds the sums of all ranks; every rank gets the same."""
+        if self._process_group is not None:
+            dist.all_reduce(sums, group=self._process_group)
+        elif self._mesh is not None:
+            for dim in range(self._mesh.ndim):
+                dist.all_reduce(sums, group=self._mesh.get_group(dim))
+        return sums
+
+    def alignment(self, sums: list[float]) -> float:
+        """The reading that the sums make, as a number."""
+        return alignment(self._signal, *sums)  # type: ignore[no-any-return]
+
+    def keep(self, update: int) -> None:
+        """Notes that the update was done, and copies the samples to the groups.
+
+        Raises:
+            ValueError: There was nothing to compare in the first update.
+        """
+        if len(self._groups) != 1:
+            torch._foreach_copy_(self.before, self._parts())
+        is_first = update <= self._every and not self.is_shared
+        if is_first and self._has_seen is False:
+            raise self._nothing_to_compare()
+
+
+def alignment(signal: Signal, *sums: Any, of: Arithmetic = NUMBERS) -> Any:
+    r"""How well the new gradient g' still agrees with the last step d, in [-1, 1].
+
+    - "ratio": :math:`\langle g', d\rangle / \langle g, d\rangle`, where g is the
+      gradient of that step: the share of the slope along it that is left after it.
+    - "tensor": the mean over the tensors of :math:`\cos(g', d)`.
+    - "adam": :math:`\cos(g', m)` in the metric of Adam,
+      :math:`\sum g' m / \sqrt v`.
+
+    1: the step was too short to change anything. 0: it ended at the minimum along its
+    line. Below 0: it went beyond that.
+
+    Args:
+        signal: The name.
+        sums: The sums over all elements: for "ratio" :math:`\langle g', d\rangle` and
+            :math:`\langle g, d\rangle`; for "tensor" the weighted sum of the cosines,
+            and of the weights; for "adam" the three products of g' and m.
+        of: `NUMBERS` or `TENSORS`, as the sums are.
+
+    Returns:
+        nan if a sum is not finite; 0 if there is nothing to divide by.
+
+    Example:
+        >>> alignment("ratio", 1.0, 4.0)
+        0.25
+    """
+    first, *rest = sums
+    by = rest[0] if signal != "adam" else rest[0] * rest[1]
+    is_safe = by > 0
+    by = of.where(is_safe, by, 1.0)
+    if signal == "adam":
+        by = by**0.5
+    value = of.clip(of.where(is_safe, first / by, 0.0), -1.0, 1.0)
+    return value + 0.0 * sum(sums)  # inf x 0 is nan, and so is nan x 0
