@@ -155,6 +155,10 @@ class Pace:
     def counted(self, group: Group) -> None:
         """Takes note of an update that has just been counted in the group."""
 
+    def reads(self, group: Group) -> bool:
+        """Whether readings are still of use to a group that warms."""
+        return True
+
     def judge(self, groups: Sequence[Group], reading: Reading) -> bool | None:
         """Takes note of a reading of some groups; returns its verdict, if any."""
         return None

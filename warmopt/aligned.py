@@ -194,6 +194,8 @@ class Aligned(Pace):
                 raise TypeError(f"{key} of {name} must be of type {kind}, got {got!r}.")
             if not math.isfinite(got):
                 raise ValueError(f"{key} of {name} must be finite, got {got!r}.")
+            if type(got) is int and got < 0:
+                raise ValueError(f"{key} of {name} must be >= 0, got {got}.")
         if not 0.0 < group.get(FACTOR, 1.0) <= 1.0:
             raise ValueError(
                 f"{FACTOR} of {name} must be in (0, 1], got {group[FACTOR]}."
@@ -238,6 +240,10 @@ class Aligned(Pace):
         if group.get(PHASE) == RAMPING:
             return "ramped"
         return "full" if self.held(group) >= 1.0 else "held"
+
+    def reads(self, group: Group) -> bool:
+        """Whether it still climbs: a ramp needs no readings."""
+        return group[PHASE] != RAMPING  # type: ignore[no-any-return]
 
     def judge(self, groups: Sequence[Group], reading: Reading) -> None:
         """Moves the factor; groups that share it have the same state."""

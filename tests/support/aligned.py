@@ -35,7 +35,7 @@ class Regression:
     ) -> None:
         generator = torch.Generator().manual_seed(0)
         self.params = [
-            Parameter((0.3 * torch.randn(size, generator=generator)).to(dtype))
+            Parameter(0.3 * torch.randn(size, generator=generator).to(dtype))
             for size in SIZES
         ]
         each: Any = [{"params": [p]} for p in self.params] if groups else self.params

@@ -55,7 +55,8 @@ class Comparison:
         every: int,
         process_group: Any = None,
     ) -> None:
-        self._optimizer, self._groups = inner(optimizer), groups
+        self._outer, self._optimizer = optimizer, inner(optimizer)
+        self._groups = groups
         self._signal, self._every, self._process_group = signal, every, process_group
         self._params: list[Any] = [p for group in groups for p in group["params"]]
         self._mesh = whole_mesh(self._params)
@@ -119,6 +120,9 @@ class Comparison:
         pieces = [*self._chunks.of(grads), *self._chunks.of_params()]
         if pieces:
             torch.cat(pieces, out=sample.view(-1))
+        # A fused step divides by the scale itself, as it goes.
+        if (scale := getattr(self._outer, "grad_scale", None)) is not None:
+            sample[0] /= scale
         if not is_reading:
             return None
         step = before[1] - sample[1]

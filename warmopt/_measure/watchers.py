@@ -197,7 +197,9 @@ class Watcher:
             self._read_window(self._window, update)
         if self._comparison is not None:
             self._use_comparison(self._comparison)
-        return self._ramps.is_over(self.groups[0]) or min(updates) < update
+        first = self.groups[0]
+        is_over = self._ramps.is_over(first) or not self._pace.reads(first)
+        return is_over or min(updates) < update
 
     def _read_window(self, window: Window, update: int) -> None:
         if window.is_due(update) and not window.is_of(self._params()):
@@ -282,7 +284,7 @@ def watchers_of(
     is_alone = sampling is not None and sampling.per_group
     alike: dict[Any, list[Group]] = {}
     for group in optimizer.param_groups:
-        if ramps.is_warming(group):
+        if ramps.is_warming(group) and ramps.pace.reads(group):
             ramp = ramps.ramp(group)
             stands = int(group[UPDATES]), *map(group.get, ramps.pace.keys)
             key = id(group) if is_alone else (ramp.steps, ramp.last, *stands)
