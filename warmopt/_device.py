@@ -96,11 +96,6 @@ class HostCopy:
             self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._arrived.record()
 
-    @property
-    def is_here(self) -> bool:
-        """Whether it was on the host from the beginning."""
-        return self._arrived is None
-
     def numbers(self) -> Any:
         """The value, or a list of the values. Waits if they have not arrived yet."""
         if self._arrived is not None:

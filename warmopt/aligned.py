@@ -5,6 +5,7 @@ It is the one pace that knows the learning rate: it may end below 1, and hold th
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -147,7 +148,7 @@ class Aligned(Pace):
                 raise ValueError(f"{name} must be in ({least:g}, 1), got {value!r}.")
             object.__setattr__(self, name, float(value))
 
-    @property
+    @functools.cached_property
     def limits(self) -> Limits:
         """The constants of the climb."""
         is_ratio = self.signal == "ratio"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +16,6 @@ from warmopt._climb import (
     LOOKING,
     LOWERED,
     RAMPING,
-    TENSORS,
     Climb,
     Limits,
 )
@@ -95,22 +93,6 @@ def test_it_is_the_plain_rule(alignments: list[float], limits: Limits) -> None:
         plain.read(alignment)
         assert (state.factor, state.phase) == (plain.factor, plain.phase)
         assert 0.0 < state.factor <= 1.0
-
-
-@given(st.lists(readings, max_size=60), limits)
-def test_tensors_follow_the_same_rule(alignments: list[float], limits: Limits) -> None:
-    """But for the last bits: torch has an exponential function of its own."""
-    numbers = climb(alignments, limits)
-    now = Climb.begun(limits.start).on(torch.device("cpu"))
-    both = zip(alignments, numbers, strict=True)
-    for number, (alignment, expected) in enumerate(both, 1):
-        reading = torch.tensor(alignment, dtype=torch.float64)
-        done = torch.tensor(number * limits.every)
-        now = now.after(reading, done, limits, TENSORS)
-        if abs(expected.factor / (1.02 * expected.best) - 1.0) < 1e-9:
-            return  # the last bit would decide
-        for one, other in zip(now, expected, strict=True):
-            assert one.item() == pytest.approx(other, rel=1e-9, abs=1e-12)
 
 
 @given(st.lists(readings | st.just(math.nan), max_size=60), limits)

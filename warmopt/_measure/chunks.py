@@ -1,7 +1,7 @@
 """Samples gradients and parameters: a few chunks, spread evenly over all elements.
 
 A gradient is a new tensor at every update, so nothing of it can be kept. To make one
-view costs a microsecond, and more in a real step, so there are few chunks: 32 of 64
+view costs a microsecond, and more in a real step, so there are few chunks: 16 of 256
 elements. Every rank samples what it holds, so that only sums go over the ranks.
 """
 
@@ -20,8 +20,8 @@ from warmopt._measure.coordinates import mesh_of
 
 __all__ = ["Chunks"]
 
-LONG = 64  # elements in a chunk
-MOST = 32  # chunks in all, if there is one param group
+LONG = 256  # elements in a chunk
+MOST = 16  # chunks in all, if there is one param group
 LEAST = 4  # chunks that a param group has at least, and a tensor at most on average
 
 
@@ -29,7 +29,7 @@ class Chunks:
     """The chunks of some parameters, and of tensors that are shaped like them.
 
     A sample is a list of pieces, which `torch.cat` makes one row of numbers of. A chunk
-    is 64 of these; a shorter one is filled up with zeros.
+    is 256 of these; a shorter one is filled up with zeros.
 
     Args:
         groups: The parameters of each param group.
@@ -76,66 +76,79 @@ class Chunks:
                     rows.append(row)
             self.counts.append(len(self.chosen) - before)
         self.weights = torch.cat(rows or [torch.empty(0)]).to(device)
-        self._likes = [_local(param) for param in self.chosen]
         self._sizes = [(length,) for length in self._lengths]
+        self._ones = [(1,)] * len(self._sizes)
+        self._fillers = {
+            place: torch.zeros(LONG - length, device=device)
+            for place, length in enumerate(self._lengths)
+            if length < LONG
+        }
+        self._nothing = torch.zeros(LONG, device=device)
+        self._look_up()
+
+    def _look_up(self) -> None:
+        """Notes how the parameters lie in memory now."""
+        self._likes = [_local(param) for param in self.chosen]
         self._strides = [values.stride() for values in self._likes]
         self._is_plain = all(
-            not values.is_complex() and _is_dense(values) and values.device == device
-            for values in self._likes
-        ) and all(mesh_of(param) is None for param in self.chosen)
-        self._has_short = any(length < LONG for length in self._lengths)
-        self._addresses: list[int] = []
-        self._pieces: list[Tensor] = []
+            mesh_of(param) is None
+            and not like.is_complex()
+            and _is_dense(like)
+            and like.device == self._device
+            for param, like in zip(self.chosen, self._likes, strict=True)
+        )
+        self._pieces, _ = self.of([param.detach() for param in self.chosen])
+        self._addresses: Any = list(map(Tensor.data_ptr, self._likes))
 
     @property
     def numbers(self) -> int:
         """How many numbers a sample has."""
         return len(self.chosen) * LONG
 
-    def of_params(self) -> list[Tensor]:
-        """The pieces of the parameters: views, which are kept as long as these stay."""
-        addresses = list(map(Tensor.data_ptr, self._likes)) if self._is_plain else []
-        if addresses != self._addresses or not self._is_plain:
-            self._likes = [_local(param) for param in self.chosen]
-            self._addresses = list(map(Tensor.data_ptr, self._likes))
-            self._pieces = self.of([param.detach() for param in self.chosen])
-        return self._pieces
+    def sample(self) -> tuple[list[Tensor], set[int] | None]:
+        """The pieces of the gradients, and then of the parameters, as they are now.
 
-    def of(self, tensors: Sequence[Any]) -> list[Tensor]:
-        """The pieces of tensors like the chosen parameters, for a moment only.
-
-        Args:
-            tensors: One for each chunk. None is a chunk of zeros, and so is a sparse
-                tensor.
+        Returns:
+            They, and the chunks that have no gradient, or a sparse one: they are filled
+            with zeros. None if there are none.
         """
+        pieces, absent = self.of([param.grad for param in self.chosen])
+        # Views of the parameters stay, until somebody moves these in memory.
+        if not self._is_plain or self._addresses != [
+            *map(Tensor.data_ptr, self.chosen)
+        ]:
+            self._look_up()
+        return pieces + self._pieces, absent
+
+    def of(self, tensors: Sequence[Any]) -> tuple[list[Tensor], set[int] | None]:
+        """The pieces of tensors like the chosen parameters, as `sample` gives them."""
         if self._is_plain:
             try:
-                return self._of_plain(tensors)
+                return self._of_plain(tensors), None
             except (TypeError, RuntimeError, AttributeError):
                 pass  # one is None, or sparse, or lies in memory in another way
-        pieces = []
-        for tensor, like, start, length in zip(
-            tensors, self._likes, self._starts, self._lengths, strict=True
-        ):
+        pieces, absent = [], set()
+        every = zip(tensors, self._likes, self._starts, self._lengths, strict=True)
+        for place, (tensor, like, start, length) in enumerate(every):
             flat = _flat(tensor, like)
             if flat is None:
-                pieces.append(torch.zeros(LONG, device=self._device))
+                absent.add(place)
+                pieces.append(self._nothing)
                 continue
             pieces.append(flat[start : start + length].to(self._device))
             if length < LONG:
-                pieces.append(torch.zeros(LONG - length, device=self._device))
-        return pieces
+                pieces.append(self._fillers[place])
+        return pieces, absent or None
 
     def _of_plain(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The same in fewer operations, for tensors in memory as the parameters are."""
         if list(map(Tensor.stride, tensors)) != self._strides:
             raise RuntimeError
         offsets = map(add, map(Tensor.storage_offset, tensors), self._starts)
-        ones = [(1,)] * len(self._sizes)
-        pieces = list(map(torch.as_strided, tensors, self._sizes, ones, offsets))
-        if not self._has_short:
-            return pieces
-        return [part for piece in pieces for part in _filled(piece)]
+        pieces = list(map(torch.as_strided, tensors, self._sizes, self._ones, offsets))
+        for place in reversed(self._fillers):
+            pieces.insert(place + 1, self._fillers[place])
+        return pieces
 
 
 def _shares(sizes: list[int], total: int) -> list[tuple[int, float]]:
@@ -158,11 +171,6 @@ def _shares(sizes: list[int], total: int) -> list[tuple[int, float]]:
         own_count = min(max(count, 1), -(-size // LONG))
         shares.append((own_count, size / own_count if own_count else 0.0))
     return shares
-
-
-def _filled(piece: Tensor) -> tuple[Tensor, ...]:
-    rest = LONG - len(piece)
-    return (piece, piece.new_zeros(rest)) if rest else (piece,)
 
 
 def _local(values: Tensor) -> Tensor:

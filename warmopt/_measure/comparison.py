@@ -9,7 +9,6 @@ copied to the host in the background.
 from __future__ import annotations
 
 import math
-from operator import is_
 from typing import Any, Literal
 
 import torch
@@ -17,8 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
-from warmopt._climb import NUMBERS, Arithmetic
-from warmopt._keys import Group
+from warmopt._keys import Group, are_same
 from warmopt._measure.chunks import LONG, Chunks
 from warmopt._measure.coordinates import whole_mesh
 from warmopt._optimizers.second_moments import Moment, find_moment, inner
@@ -63,15 +61,22 @@ class Comparison:
         device = next((p.device for p in self._params), torch.device("cpu"))
         self.is_shared = self._mesh is not None or process_group is not None
         sizes = [p.numel() for g in optimizer.param_groups for p in g["params"]]
-        params = [group["params"] for group in groups]
-        self._chunks = Chunks(params, sum(sizes), self._mesh, device)
+        self._lists: Any = [list(group["params"]) for group in groups]
+        self._chunks = Chunks(self._lists, sum(sizes), self._mesh, device)
         self._group_of = {p: group for group in groups for p in group["params"]}
-        shape = (2, 2, self._chunks.numbers)
-        self.samples = torch.full(shape, math.nan, device=device)
+        numbers = self._chunks.numbers
+        self.samples = torch.full((2, 2, numbers), math.nan, device=device)
         self.before = [self.samples]
         if len(groups) != 1:
             self.before = [part.clone() for part in self._parts()]
-        self._present: list[Any] = [None, None]
+        # If all numbers stand for equally many elements, a ratio needs no weights.
+        self._is_weighted = self.is_shared or bool(self._chunks.weights.diff().any())
+        # Views, since to make one takes as long as to compute with it.
+        self._rows = [sample.view(-1) for sample in self.samples]
+        self._gradients = self.samples[:, 0]
+        self._places = list(self.samples[:, 1])
+        self._step = torch.empty(numbers, device=device)
+        self._absent: list[Any] = [None, None]
         self._has_seen: bool | None = None  # a gradient that can be compared
 
     def _parts(self) -> list[Tensor]:
@@ -88,10 +93,9 @@ class Comparison:
             part.copy_(saved.reshape(own.shape))
             own.copy_(part)
 
-    def is_of(self, params: list[Any]) -> bool:
-        """Whether it still compares exactly these parameters, in this order."""
-        mine = self._params
-        return len(params) == len(mine) and all(map(is_, params, mine))
+    def is_of(self, groups: list[Group]) -> bool:
+        """Whether these groups still have exactly the parameters that it compares."""
+        return are_same(self._lists, [group["params"] for group in groups])
 
     def due_in(self, done: int) -> int:
         """Updates until `take` has something to do."""
@@ -99,7 +103,6 @@ class Comparison:
         # At a reading, and at the update before it.
         return max(self._every - 1 - after, 1)
 
-    @torch.no_grad()
     def take(self, update: int) -> Tensor | None:
         """Takes the sample before an update. The same update may come again.
 
@@ -112,70 +115,73 @@ class Comparison:
         is_reading = update % self._every == 0
         if not is_reading and (update + 1) % self._every:
             return None
-        slot, grads = update % 2, [param.grad for param in self._chunks.chosen]
-        self._note_gradients(slot, grads)
+        slot = update % 2
         if self._signal == "adam":
-            return self._summed(self._with_moments(grads)) if is_reading else None
-        sample, before = self.samples[slot], self.samples[1 - slot]
-        pieces = [*self._chunks.of(grads), *self._chunks.of_params()]
+            return self._summed(self._with_moments(slot)) if is_reading else None
+        pieces, absent = self._chunks.sample()
+        self._note_absent(slot, absent)
         if pieces:
-            torch.cat(pieces, out=sample.view(-1))
+            self._cat(pieces, self._rows[slot])
         # A fused step divides by the scale itself, as it goes.
         if (scale := getattr(self._outer, "grad_scale", None)) is not None:
-            sample[0] /= scale
+            self._gradients[slot] /= scale
         if not is_reading:
             return None
-        step = before[1] - sample[1]
-        if self._present[0] != self._present[1]:
+        step = torch.sub(self._places[1 - slot], self._places[slot], out=self._step)
+        if self._absent[0] != self._absent[1]:
             self._leave_out(step)
-        return self._summed(self._compared(step, slot))
+        if self._signal == "ratio":
+            if self._is_weighted:
+                step *= self._chunks.weights
+            return self._summed(torch.mv(self._gradients, step))
+        return self._summed(self._cosines(self._gradients[slot], step))
 
-    def _note_gradients(self, slot: int, grads: list[Any]) -> None:
-        """Notes which chunks have a gradient: None stands for all of them."""
-        present = [grad is not None and not grad.is_sparse for grad in grads]
-        self._present[slot] = None if all(present) else present
-        self._has_seen = bool(self._has_seen) or any(present)
+    def _cat(self, pieces: list[Tensor], out: Tensor) -> None:
+        try:
+            torch.cat(pieces, out=out)
+        except RuntimeError:  # a gradient may have a graph
+            torch.cat([piece.detach() for piece in pieces], out=out)
+
+    def _note_absent(self, slot: int, absent: set[int] | None) -> None:
+        """Notes the chunks without a gradient that can be compared; None for none."""
+        self._absent[slot] = absent
+        if absent is None or len(absent) < len(self._chunks.chosen):
+            self._has_seen = True
+        else:
+            self._has_seen = bool(self._has_seen)
 
     def _leave_out(self, step: Tensor) -> None:
         """Leaves out chunks that had a gradient at only one of the two updates."""
-        every = [True] * len(self._chunks.chosen)
-        one, other = (present or every for present in self._present)
-        both = enumerate(zip(one, other, strict=True))
-        wrong = [index for index, (a, b) in both if a != b]
-        step.view(-1, LONG)[wrong] = 0.0
+        one, other = (absent or set() for absent in self._absent)
+        step.view(-1, LONG)[sorted(one ^ other)] = 0.0
 
-    def _compared(self, step: Tensor, slot: int) -> Tensor:
-        """The sums of this rank: see `alignment`."""
-        if self._signal == "ratio":
-            step *= self._chunks.weights
-            sums = self.samples[:, 0].mv(step)  # of the gradients in both samples
-            return sums if slot == 0 else sums.flip(0)
-        gradient, weights = self.samples[slot, 0], self._chunks.weights
-        rows = (values.view(-1, LONG) for values in (gradient, step, weights))
-        gradient, step, weights = rows
+    def _cosines(self, gradient: Tensor, step: Tensor) -> Tensor:
+        """The sums of this rank for "tensor": see `alignment`."""
+        every = (gradient, step, self._chunks.weights)
+        gradient, step, weights = (values.view(-1, LONG) for values in every)
         dots = (gradient * step).sum(1)
         lengths = (gradient.square().sum(1) * step.square().sum(1)).sqrt()
         cosines = torch.where(lengths > 0, dots / lengths, dots)
         weight = weights.sum(1)
         return torch.stack([cosines.dot(weight), weight.sum()])
 
-    def _with_moments(self, grads: list[Any]) -> Tensor:
-        """The sums of this rank in Adam's metric."""
+    def _with_moments(self, slot: int) -> Tensor:
+        """The sums of this rank for "adam": see `alignment`."""
+        grads = [param.grad for param in self._chunks.chosen]
+        gradients, absent = self._chunks.of(grads)
+        self._note_absent(slot, absent)
         moments = [
             find_moment(self._optimizer, param, self._group_of[param])
             for param in self._chunks.chosen
         ]
         self._check_moments(moments)
-        kinds = (
-            grads,
-            [None if each is None else each.momentum for each in moments],
-            [None if each is None else each.values for each in moments],
-        )
-        pieces = [piece for kind in kinds for piece in self._chunks.of(kind)]
+        momenta = [None if each is None else each.momentum for each in moments]
+        seconds = [None if each is None else each.values for each in moments]
         if not any(moments):
             # Before the first update there is nothing to compare with, on any rank.
             unknown = 0.0 if not moments else math.nan
             return self.samples.new_full((3,), unknown)
+        pieces = gradients + self._chunks.of(momenta)[0] + self._chunks.of(seconds)[0]
         gradient, momentum, second = torch.cat(pieces).float().view(3, -1)
         weights = self._chunks.weights * second.rsqrt()
         weights = weights.where(second > 0, 0.0)
@@ -215,9 +221,11 @@ class Comparison:
                 dist.all_reduce(sums, group=self._mesh.get_group(dim))
         return sums
 
-    def alignment(self, sums: list[float]) -> float:
-        """The reading that the sums make, as a number."""
-        return alignment(self._signal, *sums)  # type: ignore[no-any-return]
+    def alignment(self, sums: Any, update: int) -> float:
+        """The reading that the sums make which were taken before an update."""
+        if self._signal == "ratio" and update % 2:
+            sums = sums[1], sums[0]  # the new gradient is the second one
+        return alignment(self._signal, *sums)
 
     def keep(self, update: int) -> None:
         """Notes that the update was done, and copies the samples to the groups.
@@ -232,7 +240,7 @@ class Comparison:
             raise self._nothing_to_compare()
 
 
-def alignment(signal: Signal, *sums: Any, of: Arithmetic = NUMBERS) -> Any:
+def alignment(signal: Signal, *sums: float) -> float:
     r"""How well the new gradient g' still agrees with the last step d, in [-1, 1].
 
     - "ratio": :math:`\langle g', d\rangle / \langle g, d\rangle`, where g is the
@@ -249,7 +257,6 @@ def alignment(signal: Signal, *sums: Any, of: Arithmetic = NUMBERS) -> Any:
         sums: The sums over all elements: for "ratio" :math:`\langle g', d\rangle` and
             :math:`\langle g, d\rangle`; for "tensor" the weighted sum of the cosines,
             and of the weights; for "adam" the three products of g' and m.
-        of: `NUMBERS` or `TENSORS`, as the sums are.
 
     Returns:
         nan if a sum is not finite; 0 if there is nothing to divide by.
@@ -258,11 +265,9 @@ def alignment(signal: Signal, *sums: Any, of: Arithmetic = NUMBERS) -> Any:
         >>> alignment("ratio", 1.0, 4.0)
         0.25
     """
-    first, *rest = sums
-    by = rest[0] if signal != "adam" else rest[0] * rest[1]
-    is_safe = by > 0
-    by = of.where(is_safe, by, 1.0)
+    first, by = sums[0], sums[1]
     if signal == "adam":
-        by = by**0.5
-    value = of.clip(of.where(is_safe, first / by, 0.0), -1.0, 1.0)
-    return value + 0.0 * sum(sums)  # inf x 0 is nan, and so is nan x 0
+        by = (by * sums[2]) ** 0.5
+    if not math.isfinite(first + by):
+        return math.nan
+    return min(max(first / by, -1.0), 1.0) if by > 0.0 else 0.0

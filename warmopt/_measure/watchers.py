@@ -57,7 +57,8 @@ class Watcher:
         if self._comparison is None or (is_recorded and not is_without(optimizer)):
             self._window = self._new_window(self._update)
         self._known = NOTHING  # the last reading of the second moment
-        self._sums: HostCopy | None = None  # what the comparison before a step gave
+        # What the comparison before a step gave.
+        self._sums: list[float] | HostCopy | None = None
         # Where the groups stand once the step is done, and the reading that says so.
         self._ahead: tuple[Group, Reading] | None = None
         if trace is not None:
@@ -139,7 +140,7 @@ class Watcher:
     @property
     def is_waiting(self) -> bool:
         """Whether a comparison is on its way from the device to the host."""
-        return self._sums is not None and not self._sums.is_here
+        return isinstance(self._sums, HostCopy)
 
     def due_in(self) -> int:
         """Steps until `before_update` or `after_update` has something to do.
@@ -164,20 +165,22 @@ class Watcher:
             once; else None.
         """
         self._ahead = self._sums = None
-        if self._comparison is None:
+        comparison: Any = self._comparison
+        if not comparison.is_of(self.groups):
+            self._comparison = comparison = self._new_comparison()
+        sums = comparison.take(update)
+        if sums is None:
             return None
-        if not self._comparison.is_of(self._params()):
-            self._comparison = self._new_comparison()
-        sums = self._comparison.take(update)
-        if sums is not None:
-            self._sums = HostCopy(sums)
-        if self._sampling.lag or self._sums is None:
+        # On a CPU they are read at once, while they are in its cache.
+        self._sums = HostCopy(sums) if sums.is_cuda else sums.tolist()
+        if self._sampling.lag:
             return None
         first = self.groups[0]
         ahead = {key: first[key] for key in self._pace.keys}
         ahead[UPDATES] = update - 1
-        self._ahead = ahead, self._compared()
-        self._pace.judge([ahead], self._ahead[1])
+        reading = self._compared(update)
+        self._pace.judge([ahead], reading)
+        self._ahead = ahead, reading
         return self._pace.follow(ahead, self._ramps.ramp(first))
 
     def after_update(self) -> bool:
@@ -187,7 +190,7 @@ class Watcher:
         update and goes its own way from now on.
         """
         updates = [int(group[UPDATES]) for group in self.groups]
-        if all(update == self._update for update in updates):  # the step was skipped
+        if updates.count(self._update) == len(updates):  # the step was skipped
             return False
         for group, update in zip(self.groups, updates, strict=True):
             if update != self._update:
@@ -220,7 +223,7 @@ class Watcher:
             for group in self.groups:
                 group.update({key: ahead[key] for key in self._pace.keys})
         elif self._sums is not None:
-            reading = self._compared()
+            reading = self._compared(self._update)
             self._pace.judge(self.groups, reading)
         else:
             return
@@ -228,14 +231,15 @@ class Watcher:
         if not math.isnan(reading.alignment):
             self._record(reading, None)
 
-    def _compared(self) -> Reading:
-        """The reading that a comparison makes. Waits if it has not arrived yet."""
+    def _compared(self, update: int) -> Reading:
+        """The reading of the comparison. Waits if it has not arrived yet."""
         comparison: Any = self._comparison
-        value = comparison.alignment(self._sums.numbers())  # type: ignore[union-attr]
-        reading = self._known._replace(alignment=value)
+        sums: Any = self._sums
+        numbers = sums.numbers() if isinstance(sums, HostCopy) else sums
+        known, value = self._known, comparison.alignment(numbers, update)
         if self._window is None:
-            reading = reading._replace(update=self._update)
-        return reading
+            known = Reading(update, *NOTHING[1:])
+        return Reading(*known[:-1], value)
 
     def _record(self, reading: Reading, settled: bool | None) -> None:
         if self._trace is None:
