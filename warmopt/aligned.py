@@ -254,7 +254,3 @@ class Aligned(Pace):
         after = now.after(reading.alignment, done, self.limits)
         for group in groups:
             group.update(zip(CLIMB, after, strict=True))
-
-    def recorded(self) -> dict[str, Any]:
-        """What a `Trace` notes of the pace."""
-        return {**super().recorded(), "aligned": self.limits._asdict()}

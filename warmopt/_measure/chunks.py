@@ -1,7 +1,7 @@
 """Samples gradients and parameters: a few chunks, spread evenly over all elements.
 
 A gradient is a new tensor at every update, so nothing of it can be kept. To make one
-view costs a microsecond, and more in a real step, so there are few chunks: 16 of 256
+view costs a microsecond, and more in a real step, so there are few chunks: 12 of 512
 elements. Every rank samples what it holds, so that only sums go over the ranks.
 """
 
@@ -20,8 +20,8 @@ from warmopt._measure.coordinates import mesh_of
 
 __all__ = ["Chunks"]
 
-LONG = 256  # elements in a chunk
-MOST = 16  # chunks in all, if there is one param group
+LONG = 512  # elements in a chunk
+MOST = 12  # chunks in all, if there is one param group
 LEAST = 4  # chunks that a param group has at least, and a tensor at most on average
 
 
@@ -29,7 +29,7 @@ class Chunks:
     """The chunks of some parameters, and of tensors that are shaped like them.
 
     A sample is a list of pieces, which `torch.cat` makes one row of numbers of. A chunk
-    is 256 of these; a shorter one is filled up with zeros.
+    is 512 of these; a shorter one is filled up with zeros.
 
     Args:
         groups: The parameters of each param group.

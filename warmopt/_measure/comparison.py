@@ -40,7 +40,8 @@ class Comparison:
         samples: The last two samples, float32, of shape [2, 2, numbers]: that of update
             t is at t % 2; first the gradients, then the parameters. What is not known
             is nan.
-        before: For each group, its part of `samples`. These are saved with the group.
+        before: For each group, its part of `samples`, flat, so that a long one prints
+            on one line. These are saved with the group.
         is_shared: Whether the sums go over several ranks.
         saw_gradients: Whether the last sample had any gradient to compare.
     """
@@ -66,9 +67,10 @@ class Comparison:
         self._group_of = {p: group for group in groups for p in group["params"]}
         numbers = self._chunks.numbers
         self.samples = torch.full((2, 2, numbers), math.nan, device=device)
-        self.before = [self.samples]
+        self.before = [self.samples.view(-1)]
         if len(groups) != 1:
-            self.before = [part.clone() for part in self._parts()]
+            self._own = [part.clone() for part in self._parts()]
+            self.before = [part.view(-1) for part in self._own]
         # If all numbers stand for equally many elements, a ratio needs no weights.
         self._is_weighted = self.is_shared or bool(self._chunks.weights.diff().any())
         # Views, since to make one takes as long as to compute with it.
@@ -90,8 +92,8 @@ class Comparison:
             if not isinstance(saved, Tensor) or saved.numel() != own.numel():
                 return
         for saved, own, part in zip(before, self.before, self._parts(), strict=True):
-            part.copy_(saved.reshape(own.shape))
-            own.copy_(part)
+            part.copy_(saved.reshape(part.shape))
+            own.copy_(saved.reshape(own.shape))
 
     def is_of(self, groups: list[Group]) -> bool:
         """Whether these groups still have exactly the parameters that it compares."""
@@ -234,7 +236,7 @@ class Comparison:
             ValueError: There was nothing to compare in the first update.
         """
         if len(self._groups) != 1:
-            torch._foreach_copy_(self.before, self._parts())
+            torch._foreach_copy_(self._own, self._parts())
         is_first = update <= self._every and not self.is_shared
         if is_first and self._has_seen is False:
             raise self._nothing_to_compare()

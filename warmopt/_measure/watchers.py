@@ -15,7 +15,18 @@ from torch.optim import Optimizer
 
 from warmopt._device import HostCopy
 from warmopt._groups.ramps import Ramps
-from warmopt._keys import BEFORE, EVERY, FAST, LATEST, RING, SETTLED, UPDATES, Group
+from warmopt._keys import (
+    BEFORE,
+    CLIMB,
+    EVERY,
+    FAST,
+    LATEST,
+    PHASE,
+    RING,
+    SETTLED,
+    UPDATES,
+    Group,
+)
 from warmopt._measure.comparison import Comparison
 from warmopt._measure.window import Window
 from warmopt._optimizers.second_moments import is_without
@@ -78,6 +89,7 @@ class Watcher:
             settled=first.get(SETTLED, False),
             first_verdict=due if self._has_samples else due + every,
             first_row=len(trace.rows),
+            climb=[*map(first.get, CLIMB)] if PHASE in first else None,
             **self._pace.recorded(),
         )
         trace.record(self._index, new)
