@@ -9,7 +9,8 @@ or to the right of it on its own line. What begins with an underscore is not for
     __init__                                        what `import warmopt` gives
     warmed                                          `Warmed`, the wrapper
     _update: planner plain plan update compiling    one update: on, off, counted
-    _measure: watchers window sources comparison    readings of what the optimizer does
+    _measure: watchers climbs                       readings of what the optimizer does
+    _measure: window sources comparison             each for a few param groups
     _measure: statistics chunks coordinates         their samples, and numbers
     _groups: loading state ramps schedule           where a param group stands
     trace adaptive aligned                          a warmup that may end early, or hold

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
 
 __all__ = [
     "CLIMBING",
@@ -15,6 +18,9 @@ __all__ = [
     "RULES",
     "Climb",
     "Limits",
+    "after_on_device",
+    "on_device",
+    "plain",
 ]
 
 LOOK = 8  # readings in a search for a signal
@@ -127,3 +133,49 @@ class Climb(NamedTuple):
             if phase == CLIMBING and since >= limits.stall and factor < 1.0:
                 phase, factor = HOLDING, min(math.exp(logs / since), 1.0)
         return Climb(phase, factor, best, since, logs, seen, signal, ramp_from)
+
+
+def on_device(number: float, device: torch.device) -> Tensor:
+    """The same number as a tensor, int64 or float64."""
+    dtype = torch.int64 if isinstance(number, int) else torch.float64
+    return torch.tensor(number, dtype=dtype, device=device)
+
+
+def plain(value: Any) -> Any:
+    """The number in such a tensor; any other value is returned as it is."""
+    is_ours = isinstance(value, Tensor) and value.ndim == 0
+    return value.item() if is_ours else value
+
+
+def after_on_device(now: Any, alignment: Tensor, done: Tensor, limits: Limits) -> Any:
+    """What `Climb.after` does, by tensor operations: nothing is read on the host."""
+    where = torch.where
+    if limits.rule == "E1":
+        near = alignment.clamp(-0.999, 0.999)
+        rate = limits.gain * near / (1.0 - near.abs())
+    else:
+        rate = limits.gain * alignment
+    factor = now.factor * rate.clamp(-limits.most, limits.most).exp()
+    factor = factor.clamp(max=1.0)
+    is_looking = now.phase < RAMPING
+    seen, signal = now.seen + is_looking, now.signal + alignment * is_looking
+    has_looked = is_looking & (seen == LOOK)
+    found = where(signal >= LOOK * limits.threshold, CLIMBING, now.phase + 1)
+    phase = where(has_looked, found, now.phase)
+    is_new = has_looked & (phase == LOWERED)
+    factor = where(is_new, factor.clamp(max=limits.start) * LOWER, factor)
+    seen, signal = where(is_new, 0, seen), where(is_new, 0.0, signal)
+    ramp_from = where(has_looked & (phase == RAMPING), done, now.ramp_from)
+    is_new = is_new | (factor > RISE * now.best)
+    best = where(is_new, factor, now.best)
+    since = where(is_new, 0, now.since + limits.every)
+    logs = where(is_new, 0.0, now.logs + limits.every * factor.log())
+    is_stalled = (phase == CLIMBING) & (since >= limits.stall) & (factor < 1.0)
+    is_stalled = is_stalled & ~is_new
+    mean = (logs / since.clamp(min=1)).exp().clamp(max=1.0)
+    factor, phase = where(is_stalled, mean, factor), where(is_stalled, HOLDING, phase)
+    new = phase, factor, best, since, logs, seen, signal, ramp_from
+    moves = (now.phase != RAMPING) & (now.phase != HOLDING) & (now.factor < 1.0)
+    moves = moves & ~alignment.isnan()
+    kept: Any = (where(moves, n, old) for n, old in zip(new, now, strict=True))
+    return Climb(*kept)

@@ -98,8 +98,9 @@ class Pace:
         shape: The shape that is walked: a name or a function, as `mode` of `Warmed`.
         keys: The entries of a param group that the pace keeps.
         is_cap: Whether `steps` is only the most that the warmup may take.
-        on_device: Whether the factor follows from the count alone. Then the count of a
-            tensor LR is a tensor as well, and a CUDA graph can replay the warmup.
+        on_device: Whether the warmup of a tensor LR needs nothing from the host. Then
+            all its numbers are tensors, and a CUDA graph can replay it.
+        has_table: Whether the factor follows from the count alone.
         has_start: Whether `start` and `offset` of `Warmed` mean something.
     """
 
@@ -108,6 +109,7 @@ class Pace:
     is_cap: ClassVar[bool] = False
     on_device: ClassVar[bool] = True
     has_start: ClassVar[bool] = True
+    has_table: ClassVar[bool] = True
 
     @property
     def sampling(self) -> Sampling | None:

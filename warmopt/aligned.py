@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, get_args
 
-from warmopt._climb import HOLDING, RAMPING, Climb, Limits
+from torch import Tensor
+
+from warmopt._climb import HOLDING, RAMPING, Climb, Limits, on_device, plain
 from warmopt._keys import CLIMB, DONE, FACTOR, PHASE, RAMP_FROM, UPDATES, Group
 from warmopt._pace import Pace, Ramp, Sampling
 from warmopt.criteria import Reading
@@ -71,8 +73,10 @@ class Aligned(Pace):
             a climb that is too fast is at the top before the trouble shows.
         start: The first f, in (0, 1).
         every: Updates between readings.
-        lag: Updates until a reading is used. 1 needs no host sync. By default 0 with a
-            tensor LR, for which f lives on the device, and else 1.
+        lag: Updates until a reading is used: 1, or 0, for which the host waits for the
+            device at every update. By default 1 with a float LR. With a tensor LR f
+            lives on the device then and is used at once, also in a captured CUDA graph;
+            but a `Trace` of it has no rows.
         stall: Updates without a new best f after which it holds.
         threshold: The least mean alignment that counts as a signal.
         per_group: Whether each param group climbs alone. By default the groups that
@@ -118,8 +122,8 @@ class Aligned(Pace):
 
     keys: ClassVar[tuple[str, ...]] = CLIMB
     is_cap: ClassVar[bool] = True
-    on_device: ClassVar[bool] = False
     has_start: ClassVar[bool] = False
+    has_table: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name, choices in (("rule", get_args(Rule)), ("signal", get_args(Signal))):
@@ -166,6 +170,11 @@ class Aligned(Pace):
     # --- what `Pace` asks ------------------------------------------------------------
 
     @property
+    def on_device(self) -> bool:  # type: ignore[override]
+        """Whether a tensor LR climbs on its device, where a reading is used at once."""
+        return self.lag is None and self.every == 1
+
+    @property
     def sampling(self) -> Sampling:
         """What is compared, and how often."""
         return Sampling(
@@ -183,13 +192,18 @@ class Aligned(Pace):
     def begin(self, group: Group) -> None:
         """Starts at the bottom; a group that is done has nothing to climb."""
         start = 1.0 if group[DONE] else self.start
+        is_on_device = self.on_device and isinstance(group["lr"], Tensor)
         for key, value in zip(CLIMB, Climb.begun(start), strict=True):
-            group.setdefault(key, value)
+            known = plain(group.get(key, value))
+            if not is_on_device:
+                group[key] = known
+            elif not isinstance(group.get(key), Tensor):
+                group[key] = on_device(known, group["lr"].device)
 
     def check(self, group: Group, name: str) -> None:
         """Raises TypeError or ValueError if the state of the climb is wrong."""
         for key, value in zip(CLIMB, Climb.begun(self.start), strict=True):
-            got = group.get(key, value)
+            got = plain(group.get(key, value))
             if type(got) is not type(value):
                 kind = type(value).__name__
                 raise TypeError(f"{key} of {name} must be of type {kind}, got {got!r}.")
@@ -197,23 +211,19 @@ class Aligned(Pace):
                 raise ValueError(f"{key} of {name} must be finite, got {got!r}.")
             if type(got) is int and got < 0:
                 raise ValueError(f"{key} of {name} must be >= 0, got {got}.")
-        if not 0.0 < group.get(FACTOR, 1.0) <= 1.0:
-            raise ValueError(
-                f"{FACTOR} of {name} must be in (0, 1], got {group[FACTOR]}."
-            )
-        if group.get(PHASE, 0) not in range(HOLDING + 1):
-            raise ValueError(
-                f"{PHASE} of {name} must be in [0, {HOLDING}], got {group[PHASE]}."
-            )
+            if key == FACTOR and not 0.0 < got <= 1.0:
+                raise ValueError(f"{key} of {name} must be in (0, 1], got {got}.")
+            if key == PHASE and got > HOLDING:
+                raise ValueError(f"{key} of {name} must be <= {HOLDING}, got {got}.")
 
     def follow(self, group: Group, ramp: Ramp) -> Callable[[int], float]:
         """Returns the function from an update to its factor."""
         start, last = ramp.start, ramp.last
 
         def factor(update: int) -> float:
-            value: float = group[FACTOR]
+            value = float(group[FACTOR])
             if group[PHASE] == RAMPING:
-                begun = group[RAMP_FROM]
+                begun = int(group[RAMP_FROM])
                 share = (update - begun) / (last - begun) if update < last else 1.0
                 value += (1.0 - value) * share
             return start + (1.0 - start) * value
@@ -231,8 +241,7 @@ class Aligned(Pace):
         """The factor that is held; 1 at the end of a ramp."""
         if group.get(PHASE) == RAMPING:
             return 1.0
-        factor: float = group.get(FACTOR, 1.0)
-        return factor
+        return float(group.get(FACTOR, 1.0))
 
     def done_reason(self, group: Group, ramp: Ramp) -> str:
         """Returns "full", "held" or "ramped"; "cap" for a group of no length."""
@@ -244,7 +253,7 @@ class Aligned(Pace):
 
     def reads(self, group: Group) -> bool:
         """Whether it still climbs: a ramp needs no readings."""
-        return group[PHASE] != RAMPING  # type: ignore[no-any-return]
+        return bool(group[PHASE] != RAMPING)
 
     def judge(self, groups: Sequence[Group], reading: Reading) -> None:
         """Moves the factor; groups that share it have the same state."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +20,11 @@ from warmopt._climb import (
     RAMPING,
     Climb,
     Limits,
+    after_on_device,
+    on_device,
+    plain,
 )
+from warmopt._measure import comparison
 
 LIMITS = Aligned().limits
 readings = st.floats(-1.0, 1.0) | st.sampled_from([-1.0, 0.0, 1.0])
@@ -93,6 +99,39 @@ def test_it_is_the_plain_rule(alignments: list[float], limits: Limits) -> None:
         plain.read(alignment)
         assert (state.factor, state.phase) == (plain.factor, plain.phase)
         assert 0.0 < state.factor <= 1.0
+
+
+@given(st.lists(readings | st.just(math.nan), max_size=60), limits)
+def test_tensors_follow_the_same_rule(alignments: list[float], limits: Limits) -> None:
+    """But for the last bits: torch has an exponential function of its own."""
+    device, begun = torch.device("cpu"), Climb.begun(limits.start)
+    now: Any = Climb(*(on_device(number, device) for number in begun))
+    both = zip(alignments, climb(alignments, limits), strict=True)
+    for number, (alignment, expected) in enumerate(both, 1):
+        done = torch.tensor(number * limits.every)
+        now = after_on_device(now, on_device(alignment, device), done, limits)
+        if abs(expected.factor / (1.02 * expected.best) - 1.0) < 1e-9:
+            return  # the last bit would decide
+        for one, other in zip(map(plain, now), expected, strict=True):
+            assert type(one) is type(other)
+            assert one == pytest.approx(other, rel=1e-9, abs=1e-12)
+
+
+@given(
+    st.lists(
+        st.floats(-2.0, 2.0) | st.sampled_from([0.0, math.nan, math.inf]),
+        min_size=3,
+        max_size=3,
+    )
+)
+def test_tensors_make_the_same_reading(sums: list[float]) -> None:
+    for signal in ("ratio", "tensor", "adam"):
+        if signal == "adam" and not (sums[1] >= 0.0 and sums[2] >= 0.0):
+            continue  # sums of squares
+        one = comparison.alignment(signal, *sums)
+        tensor = torch.tensor(sums, dtype=torch.float64)
+        other = comparison.alignment_on_device(signal, tensor)
+        assert plain(other) == pytest.approx(one, rel=1e-12, nan_ok=True)
 
 
 @given(st.lists(readings | st.just(math.nan), max_size=60), limits)

@@ -90,7 +90,7 @@ class States:
             if DONE not in group:
                 self.check_new(group, "a new param group")
             self.begin(group)
-            for key in (UPDATES, DONE):
+            for key in (UPDATES, DONE, *self._pace.keys):
                 # A copied group has the tensors of the other one.
                 if id(own := group.get(key)) in seen and isinstance(own, Tensor):
                     group[key] = own.clone()
@@ -147,7 +147,11 @@ class States:
         if self.ramps.is_warming(copied):
             ramp = self.ramps.ramp(copied)
             ramp.factor(1)  # a function as mode may refuse
-            if self._pace.on_device and isinstance(copied["lr"], Tensor):
+            if (
+                self._pace.on_device
+                and self._pace.has_table
+                and isinstance(copied["lr"], Tensor)
+            ):
                 self.ramps.table(ramp, copied["lr"])  # so may a table
 
     # --- what may stand in a group ---------------------------------------------------

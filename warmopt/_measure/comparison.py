@@ -21,7 +21,7 @@ from warmopt._measure.chunks import LONG, Chunks
 from warmopt._measure.coordinates import whole_mesh
 from warmopt._optimizers.second_moments import Moment, find_moment, inner
 
-__all__ = ["Comparison", "Signal", "alignment"]
+__all__ = ["Comparison", "Signal", "alignment", "alignment_on_device"]
 
 Signal = Literal["ratio", "tensor", "adam"]
 
@@ -137,6 +137,25 @@ class Comparison:
                 step *= self._chunks.weights
             return self._summed(torch.mv(self._gradients, step))
         return self._summed(self._cosines(self._gradients[slot], step))
+
+    def take_on_device(self) -> Tensor:
+        """The reading before an update, as a tensor: nothing is read on the host.
+
+        A graph repeats the same operators at every update, so the sample of the update
+        before is always at 0, and the new one at 1.
+        """
+        sums = self.take(1)  # a number that is not even
+        assert sums is not None
+        if self._signal == "ratio":
+            sums = sums.flip(0)
+        return alignment_on_device(self._signal, sums.double())
+
+    def keep_on_device(self, moved: Tensor) -> None:
+        """Keeps the new sample, if the update was done."""
+        old, new = self.samples
+        old.copy_(torch.where(moved, new, old))
+        if len(self._groups) != 1:
+            torch._foreach_copy_(self._own, self._parts())
 
     def _cat(self, pieces: list[Tensor], out: Tensor) -> None:
         try:
@@ -273,3 +292,12 @@ def alignment(signal: Signal, *sums: float) -> float:
     if not math.isfinite(first + by):
         return math.nan
     return min(max(first / by, -1.0), 1.0) if by > 0.0 else 0.0
+
+
+def alignment_on_device(signal: Signal, sums: Tensor) -> Tensor:
+    """What `alignment` computes, by tensor operations."""
+    first, by = sums[0], sums[1]
+    if signal == "adam":
+        by = (by * sums[2]).sqrt()
+    value = (first / by).clamp(-1.0, 1.0).where(by > 0.0, 0.0)
+    return value.where((first + by).isfinite(), math.nan)

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from warmopt._climb import plain
 from warmopt._device import HostCopy
 from warmopt._groups.ramps import Ramps
 from warmopt._keys import (
@@ -27,6 +28,7 @@ from warmopt._keys import (
     UPDATES,
     Group,
 )
+from warmopt._measure.climbs import DeviceClimb
 from warmopt._measure.comparison import Comparison
 from warmopt._measure.window import Window
 from warmopt._optimizers.second_moments import is_without
@@ -34,7 +36,7 @@ from warmopt._pace import Sampling
 from warmopt.criteria import Criterion, Reading
 from warmopt.trace import Recorded, Trace, verdicts_of
 
-__all__ = ["Watcher", "watchers_of"]
+__all__ = ["Watcher", "climbs_of", "watchers_of"]
 
 NOTHING = Reading(0, 0, 0, 5, None, None, math.nan, math.nan, math.nan, (), ())
 
@@ -278,6 +280,33 @@ class Watcher:
         return f"watching {share:.0%} of the parameters" if share else ""
 
 
+def _alike(optimizer: Optimizer, ramps: Ramps, on_device: bool) -> list[list[Group]]:
+    """The groups that warm alike, of those that are watched on the host or there."""
+    pace = ramps.pace
+    is_alone = pace.sampling is not None and pace.sampling.per_group
+    alike: dict[Any, list[Group]] = {}
+    for group in optimizer.param_groups:
+        is_there = pace.on_device and not pace.has_table
+        is_there = is_there and isinstance(group["lr"], Tensor)
+        if is_there is on_device and ramps.is_warming(group) and pace.reads(group):
+            ramp = ramps.ramp(group)
+            stands = int(group[UPDATES]), *(plain(group.get(k)) for k in pace.keys)
+            key = id(group) if is_alone else (ramp.steps, ramp.last, *stands)
+            alike.setdefault(key, []).append(group)
+    return list(alike.values())
+
+
+def climbs_of(
+    optimizer: Optimizer, ramps: Ramps, known: Sequence[DeviceClimb]
+) -> list[DeviceClimb]:
+    """A climb for all groups with a tensor LR that warm alike, if the pace has one."""
+    by_groups = {tuple(map(id, climb.groups)): climb for climb in known}
+    return [
+        by_groups.get(tuple(map(id, groups))) or DeviceClimb(optimizer, groups, ramps)
+        for groups in _alike(optimizer, ramps, on_device=True)
+    ]
+
+
 def watchers_of(
     optimizer: Optimizer,
     ramps: Ramps,
@@ -297,17 +326,9 @@ def watchers_of(
     sampling = ramps.pace.sampling
     if sampling is None and trace is None:
         return []
-    is_alone = sampling is not None and sampling.per_group
-    alike: dict[Any, list[Group]] = {}
-    for group in optimizer.param_groups:
-        if ramps.is_warming(group) and ramps.pace.reads(group):
-            ramp = ramps.ramp(group)
-            stands = int(group[UPDATES]), *map(group.get, ramps.pace.keys)
-            key = id(group) if is_alone else (ramp.steps, ramp.last, *stands)
-            alike.setdefault(key, []).append(group)
     by_groups = {tuple(map(id, watcher.groups)): watcher for watcher in known}
     return [
         by_groups.get(tuple(map(id, groups)))
         or Watcher(optimizer, groups, ramps, watch, trace)
-        for groups in alike.values()
+        for groups in _alike(optimizer, ramps, on_device=False)
     ]

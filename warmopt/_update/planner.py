@@ -15,7 +15,8 @@ from torch.optim import Optimizer
 from warmopt._device import HostCopy, is_capturing
 from warmopt._groups.state import States
 from warmopt._keys import Group
-from warmopt._measure.watchers import Watcher, watchers_of
+from warmopt._measure.climbs import DeviceClimb
+from warmopt._measure.watchers import Watcher, climbs_of, watchers_of
 from warmopt._update.compiling import eagerly, in_compiled_region, is_compiled
 from warmopt._update.plain import plain_step
 from warmopt._update.plan import Plan
@@ -36,6 +37,7 @@ class Planner:
         warming: The param groups if it is certain that some of them warm; else None.
         plain: Runs a plain step (see `plain`); None if the steps are not plain.
         found_inf: What a GradScaler has set for the next step; None without one.
+        climbs: Those whose factor lives on the device.
         watchers: Those that read the second moment of some groups.
         last_scaled: What the last `Update` had scaled.
         last_plain: If a plain step came after that, its groups, their base LRs, and the
@@ -59,6 +61,7 @@ class Planner:
         self.plain: Callable[..., Any] | None = None
         self.found_inf: Tensor | None = None
         self.watchers: list[Watcher] = []
+        self.climbs: list[DeviceClimb] = []
         self.last_scaled: Sequence[Scaled] = ()
         self.last_plain: tuple[Sequence[Group], Sequence[Any], float] | None = None
         self.loading: Any = None
@@ -75,7 +78,10 @@ class Planner:
             wrapped, self._ramps, self._watch, self._trace, self.watchers
         )
         start, is_fresh = self._momentum_start, self._is_fresh
-        self.plan = Plan(wrapped, self._ramps, self.watchers, start, is_fresh)
+        self.climbs = climbs_of(wrapped, self._ramps, self.climbs)
+        self.plan = Plan(
+            wrapped, self._ramps, self.watchers, self.climbs, start, is_fresh
+        )
         self.passes_on = None
         self.warming = self.plan.groups if self.plan.lanes else None
         self.plain = None
@@ -83,6 +89,7 @@ class Planner:
     def forget(self) -> None:
         """Drops what does not hold any more, as after a load; then call `renew`."""
         self.last_scaled, self.last_plain = (), None
+        self.climbs = []
         self.watchers, self._late, self._looks_late = [], None, False
         self._is_fresh = False
 
@@ -173,6 +180,7 @@ class Planner:
             self.plain = None
         if plan.is_stale:
             warmed = [group for lane in plan.lanes for group in lane.groups]
+            warmed += [each.group for each in plan.on_device]
             self.renew(wrapped)
             self._warn_if_held(warmed)
 
