@@ -11,7 +11,7 @@ from torch.nn import Parameter
 
 from tests.execution.test_graphs import StandInGraph, capturing  # noqa: F401
 from tests.support.aligned import Regression
-from tests.support.optimizers import assert_same, snapshot
+from tests.support.optimizers import ROWS, Row, assert_same, snapshot
 from warmopt import Warmed
 from warmopt._keys import CLIMB
 
@@ -173,3 +173,22 @@ def test_from_a_float_lr_it_goes_on_with_a_tensor_and_back() -> None:
     back.warmed.load_state_dict(state)
     assert back.warmed.factors == run.warmed.factors
     assert type(back.warmed.param_groups[0]["warmup_factor"]) is float
+
+
+# LBFGS asks for its LR before it calls the closure, so before there is a new gradient.
+TENSOR_LRS = [row for row in ROWS.values() if row.tensor_lr and not row.closure]
+
+
+@pytest.mark.parametrize("row", TENSOR_LRS, ids=lambda row: row.name)
+def test_any_optimizer_with_a_tensor_lr_climbs(row: Row) -> None:
+    """Bit by bit as the bare one at the LR that `get_last_lr` tells."""
+    params, twins = row.params(), row.params()
+    warmed, bare = row.wrap(params, steps=60, mode="aligned"), row.build(twins)
+    for update in range(1, 13):
+        row.step(warmed, params, update)
+        (group,), (used,) = bare.param_groups, warmed.get_last_lr()
+        base, group["lr"] = group["lr"], used
+        row.step(bare, twins, update)
+        group["lr"] = base
+        assert_same(snapshot(bare, twins), snapshot(warmed, params))
+    assert int(warmed.param_groups[0]["warmup_seen"]) > 0
