@@ -202,6 +202,13 @@ def test_at_a_hopeless_lr_it_holds_and_says_where(lr: float) -> None:
     assert run.loss(1).item() < 0.5  # it trains
 
 
+def test_groups_that_hold_together_are_named_in_one_warning() -> None:
+    run = Regression(sgd(3.0, momentum=0.9), groups=True)
+    with pytest.warns(UserWarning, match="param groups 0, 1, 2 hold at") as caught:
+        run.run(range(1, 150))
+    assert len(caught) == 1
+
+
 def test_at_the_cap_it_holds_where_it_is() -> None:
     run = Regression(steps=12)
     used = run.run(range(1, 20))

@@ -186,12 +186,18 @@ class Planner:
 
     def _warn_if_held(self, warmed: list[Group]) -> None:
         """Says once of groups that have warmed if they are held below 1 from now on."""
+        held: dict[float, list[Group]] = {}
         for group, factor in self.plan.held:
             if any(group is each for each in warmed):
-                index = next(i for i, g in enumerate(self.plan.groups) if g is group)
-                warnings.warn(
-                    f"The warmup of param group {index} holds at factor {factor:.3g} "
-                    f"from now on, an LR of {factor * float(group['lr']):.3g}. Build "
-                    "the optimizer with that LR, or call rewarm() to climb again.",
-                    stacklevel=6,
-                )
+                held.setdefault(factor, []).append(group)
+        for factor, groups in held.items():
+            ids, some = set(map(id, groups)), "groups" if len(groups) > 1 else "group"
+            every = enumerate(self.plan.groups)
+            indices = ", ".join(str(index) for index, g in every if id(g) in ids)
+            lrs = ", ".join(f"{factor * float(group['lr']):.3g}" for group in groups)
+            warnings.warn(
+                f"The warmup of param {some} {indices} holds at "
+                f"factor {factor:.3g} from now on, an LR of {lrs}. Build the optimizer "
+                "with that LR, or call rewarm() to climb again.",
+                stacklevel=6,
+            )
