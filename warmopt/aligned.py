@@ -58,8 +58,8 @@ class Aligned(Pace):
     - A batch size that changes: it changes the noise, and f is held already.
 
     Args:
-        rule: r(a). "align" is in proportion, `gain` times a. "E1" is
-            `gain` a / (1 - |a|). Both at most `most`.
+        rule: r(a). "align" is in proportion: `gain` times a. "E1" is
+            :math:`\text{gain} \cdot a / (1 - |a|)`. Both are at most `most`.
         signal: What is compared, on a sample of the elements. "ratio" is the share of
             the slope along the step that is left after it,
             :math:`\langle g', d\rangle / \langle g, d\rangle` with the step d, for any
