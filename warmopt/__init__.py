@@ -9,11 +9,12 @@ or to the right of it on its own line. What begins with an underscore is not for
     __init__                                        what `import warmopt` gives
     warmed                                          `Warmed`, the wrapper
     _update: planner plain plan update compiling    one update: on, off, counted
-    _measure: watchers window sources               readings of the second moment
-    _measure: statistics coordinates                their samples, and numbers
+    _measure: watchers climbs                       readings of what the optimizer does
+    _measure: window sources comparison             each for a few param groups
+    _measure: statistics chunks coordinates         their samples, and numbers
     _groups: loading state ramps schedule           where a param group stands
-    trace adaptive                                  a warmup that may end early
-    _pace                                           the ramp, and the pace of a group
+    trace adaptive aligned                          a warmup that may end early, or hold
+    _pace _climb                                    the ramp, and the pace of a group
     _optimizers: couplings second_moments known     what is known of other optimizers
     _keys _device                                   keys in groups; tensors on devices
     _torch                                          private names of torch, guarded
@@ -21,9 +22,10 @@ or to the right of it on its own line. What begins with an underscore is not for
     _tools: plots                                   pictures
 """
 
-__all__ = ["Adaptive", "Trace", "Warmed", "__version__", "replay"]
+__all__ = ["Adaptive", "Aligned", "Trace", "Warmed", "__version__", "replay"]
 
 from warmopt.adaptive import Adaptive as Adaptive
+from warmopt.aligned import Aligned as Aligned
 from warmopt.trace import Trace as Trace
 from warmopt.trace import replay as replay
 from warmopt.warmed import Warmed as Warmed

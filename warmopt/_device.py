@@ -60,7 +60,7 @@ def like_lr(value: Any, lr: Any) -> Any:
 
 def count_on_device(
     updates: Tensor, last: int, lr: Any, found_inf: Tensor | None
-) -> None:
+) -> Tensor:
     """Counts an update in place, without reading anything to the host.
 
     An update at LR 0 does not count. One that was skipped because of an infinite or nan
@@ -72,11 +72,15 @@ def count_on_device(
         lr: The LR of the update.
         found_inf: What a GradScaler has set: not 0 if the update is skipped. None
             without a GradScaler.
+
+    Returns:
+        Whether the update counts.
     """
     moved = torch.as_tensor(lr != 0, device=updates.device).reshape(())
     if found_inf is not None:
         moved = moved & (found_inf.to(updates.device) == 0).reshape(())
     updates.add_(moved).clamp_(max=last)
+    return moved
 
 
 class HostCopy:

@@ -9,14 +9,24 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "BEFORE",
+    "BEST",
+    "CLIMB",
     "DONE",
     "EVERY",
+    "FACTOR",
     "FAST",
     "LATEST",
     "LENGTH",
+    "LOGS",
     "MODE",
+    "PHASE",
+    "RAMP_FROM",
     "RING",
+    "SEEN",
     "SETTLED",
+    "SIGNAL",
+    "SINCE",
     "STATE",
     "UPDATES",
     "WINDOW",
@@ -35,11 +45,22 @@ STATE = (UPDATES, DONE, MODE, LENGTH)
 # Adaptive mode has these too.
 FAST = "warmup_fast"  # int: of the updates done, those at the fast pace
 SETTLED = "warmup_settled"  # bool: whether the next update is at the fast pace
-# And so have all paces that read the second moment, but not with a `process_group`.
+# Aligned mode has these: see `_climb.Climb`. They are tensors where the LR is one.
+PHASE = "warmup_phase"  # int: what the climb is doing
+FACTOR = "warmup_factor"  # float: of the next update
+BEST = "warmup_best"  # float: the highest factor since the climb began
+SINCE = "warmup_since"  # int: updates since that rose
+LOGS = "warmup_logs"  # float: sum of the logarithms of the factor over those updates
+SEEN = "warmup_seen"  # int: readings in the search for a signal
+SIGNAL = "warmup_signal"  # float: their sum
+RAMP_FROM = "warmup_ramp_from"  # int: updates done when the plain ramp began
+CLIMB = (PHASE, FACTOR, BEST, SINCE, LOGS, SEEN, SIGNAL, RAMP_FROM)
+# And so have all paces that read, but not with a `process_group`.
 RING = "warmup_ring"  # float tensor: the window of samples, see `Window`
 LATEST = "warmup_latest"  # float tensor [3 + tensors]: the last reading, see `Window`
 EVERY = "warmup_every"  # int: updates between the samples in the window
-WINDOW = (RING, LATEST, EVERY)
+BEFORE = "warmup_before"  # float tensor: the last two samples, see `Comparison`
+WINDOW = (RING, LATEST, EVERY, BEFORE)
 
 
 def are_same(known: list[Group] | None, live: list[Group]) -> bool:

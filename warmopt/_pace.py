@@ -60,7 +60,7 @@ class Ramp:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the second moment is read.
+    """What a pace reads, and how.
 
     Attributes:
         every: Updates between two readings.
@@ -70,6 +70,9 @@ class Sampling:
         process_group: The ranks that hold the shards: see `Adaptive`.
         in_full: Whether all entries of a `Reading` are needed. If not, only
             `inverse_root_variance` is computed.
+        signal: How the new gradient is compared with the last step, see `Aligned`. If
+            None, the second moment is read.
+        lag: Updates until a comparison is used: 0 or 1.
     """
 
     every: int = 5
@@ -78,6 +81,8 @@ class Sampling:
     second_moment: str | Callable[..., Any] | None = None
     process_group: Any = None
     in_full: bool = True
+    signal: Any = None
+    lag: int = 1
 
 
 class Pace:
@@ -93,18 +98,22 @@ class Pace:
         shape: The shape that is walked: a name or a function, as `mode` of `Warmed`.
         keys: The entries of a param group that the pace keeps.
         is_cap: Whether `steps` is only the most that the warmup may take.
-        on_device: Whether the factor follows from the count alone. Then the count of a
-            tensor LR is a tensor as well, and a CUDA graph can replay the warmup.
+        on_device: Whether the warmup of a tensor LR needs nothing from the host. Then
+            all its numbers are tensors, and a CUDA graph can replay it.
+        has_table: Whether the factor follows from the count alone.
+        has_start: Whether `start` and `offset` of `Warmed` mean something.
     """
 
     shape: Any = "linear"
     keys: ClassVar[tuple[str, ...]] = ()
     is_cap: ClassVar[bool] = False
     on_device: ClassVar[bool] = True
+    has_start: ClassVar[bool] = True
+    has_table: ClassVar[bool] = True
 
     @property
     def sampling(self) -> Sampling | None:
-        """How the second moment is read; None where the pace does not need it."""
+        """What is read; None where the pace needs nothing."""
         return None
 
     def mode(self, shape: str) -> str:
@@ -147,6 +156,10 @@ class Pace:
 
     def counted(self, group: Group) -> None:
         """Takes note of an update that has just been counted in the group."""
+
+    def reads(self, group: Group) -> bool:
+        """Whether readings are still of use to a group that warms."""
+        return True
 
     def judge(self, groups: Sequence[Group], reading: Reading) -> bool | None:
         """Takes note of a reading of some groups; returns its verdict, if any."""

@@ -57,6 +57,9 @@ class Reading(NamedTuple):
         drifts: For each tensor, log(mean v) in the newest sample minus log(mean v) in
             the oldest. nan if there is only one sample, or if no coordinate has v > 0.
         sizes: For each tensor, the number of all its elements, sampled or not.
+        alignment: How well the newest gradient agrees with the last step, in [-1, 1],
+            see `Aligned`. nan in the other modes. In aligned mode the entries above are
+            those of the last sample of the second moment.
     """
 
     update: int
@@ -70,6 +73,7 @@ class Reading(NamedTuple):
     update_rms: float
     drifts: tuple[float, ...]
     sizes: tuple[int, ...]
+    alignment: float = math.nan
 
 
 Criterion = Callable[[Reading], bool]

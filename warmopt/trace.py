@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from warmopt._keys import FAST, SETTLED, UPDATES
+from warmopt._climb import RAMPING, Climb
+from warmopt._keys import CLIMB, FAST, SETTLED, UPDATES
 from warmopt._pace import Ramp
 from warmopt.adaptive import Adaptive, OnSettled
+from warmopt.aligned import Aligned
 from warmopt.criteria import Criterion, Reading, name_of
 from warmopt.shapes import linear
 
@@ -32,6 +35,7 @@ class Recorded(NamedTuple):
         settled: Whether the last verdict before the record was "settled".
         first_verdict: Update after which the record may have its first verdict.
         first_row: How many rows the trace had before.
+        climb: Where the climb stood then, in aligned mode; else None.
     """
 
     steps: float
@@ -45,6 +49,7 @@ class Recorded(NamedTuple):
     settled: bool
     first_verdict: int
     first_row: int
+    climb: list[Any] | None = None
 
 
 _SETTINGS = Recorded._fields.index("updates")  # the entries before are settings
@@ -59,9 +64,9 @@ class Trace:
         rows: One dict per reading, in order: `pool`; `update`, after which the sample
             was taken, and `judged_after`, after which it was judged (both count from
             1); `lr`, the base LR of the first group then (None if it is a tensor);
-            `factor` of the update after that; `settled`, the verdict (None if nothing
-            acts); `watched`, the verdict of each watching criterion by its name; and
-            all entries of the `Reading`. Made for `pandas.DataFrame(rows)`.
+            `factor` of the update after that; `settled`, the verdict (None if no
+            criterion acts); `watched`, the verdict of each watching criterion by its
+            name; and all entries of the `Reading`. Made for `pandas.DataFrame(rows)`.
 
     Example:
         >>> from warmopt import Warmed
@@ -146,7 +151,7 @@ class Trace:
         from warmopt._tools.plots import save_trace
 
         rows, known = self._rows_of(pool), self.pools[pool]
-        most = "at most " if known.criterion else ""
+        most = "at most " if known.criterion or known.climb else ""
         title = f"Warmup of {most}{known.last} updates, read every {known.every}"
         save_trace(path, rows, known.criterion, title)
 
@@ -179,19 +184,21 @@ class Replay(NamedTuple):
     Attributes:
         end: Update, counted from 1, that would have been the last of the warmup; None
             if the trace ends before.
-        reason: "settled" if it would have ended early, "cap" if not; None while it
-            has not ended.
-        verdicts: Of each reading, in order.
+        reason: "settled" if it would have ended early, "cap" if not, or a reason of
+            `Aligned`; None while it has not ended.
+        verdicts: Of each reading, in order; empty for `Aligned`.
+        factors: For `Aligned`, the factor after each reading; else empty.
     """
 
     end: int | None
     reason: str | None
     verdicts: list[bool]
+    factors: list[float] = []  # noqa: RUF012 (it is never changed)
 
 
 def replay(
     trace: Trace,
-    criterion: Criterion,
+    criterion: Criterion | Aligned,
     *,
     pool: int = 0,
     on_settled: OnSettled | None = None,
@@ -204,7 +211,8 @@ def replay(
 
     Args:
         trace: Of a warmup that was adaptive or watched.
-        criterion: Says from a `Reading` whether the second moment has settled.
+        criterion: Says from a `Reading` whether the second moment has settled. Or an
+            `Aligned` with other constants, for the trace of an aligned warmup.
         pool: Index of the first param group of the pool.
         on_settled: As in `Adaptive`; by default as it was recorded.
         fast: Updates, as in `Adaptive`; by default as it was recorded.
@@ -215,6 +223,8 @@ def replay(
     """
     rows = trace._rows_of(pool)
     known = trace.pools[pool]
+    if isinstance(criterion, Aligned):
+        return _replayed_climb(rows, known, criterion)
     adaptive = Adaptive(
         criterion,
         on_settled=known.on_settled if on_settled is None else on_settled,
@@ -236,9 +246,35 @@ def replay(
     return Replay(None, None, verdicts)
 
 
+def _replayed_climb(
+    rows: list[dict[str, Any]], known: Recorded, aligned: Aligned
+) -> Replay:
+    """A recorded climb with other constants."""
+    if known.climb is None:
+        raise ValueError(
+            "trace must be of an aligned warmup to be replayed with an Aligned, got "
+            f"one of a warmup whose criterion is {known.criterion}."
+        )
+    begun = Climb.begun(aligned.start)
+    now = Climb(*known.climb) if known.updates else begun
+    ramp, ended = Ramp(linear, known.steps, 0.0, 0, known.last), None
+    factors = []
+    for row in rows:
+        now = now.after(row["alignment"], row["judged_after"], aligned.limits)
+        factors.append(now.factor)
+        group = {**dict(zip(CLIMB, now, strict=True)), UPDATES: row["judged_after"]}
+        if ended is None and aligned.is_over(group, ramp):
+            ended = row["judged_after"], aligned.done_reason(group, ramp)
+    if ended is None and now.phase == RAMPING:
+        ended = known.last, "ramped"
+    end, reason = ended or (None, None)
+    return Replay(end, reason, [], factors)
+
+
 def _checked_row(row: dict[str, Any]) -> dict[str, Any]:
     """A row as it was before it was saved. Raises a KeyError if an entry is missing."""
     row = {**row, "drifts": tuple(row["drifts"]), "sizes": tuple(row["sizes"])}
+    row.setdefault("alignment", math.nan)  # older traces do not have it
     for name in ("pool", "judged_after", "factor", "settled", *Reading._fields):
         row[name]
     return row

@@ -51,7 +51,8 @@ class Warmed(Optimizer):
 
     So schedulers, loggers, scalers and checkpoints work as if it were not there. You
     can give them either object, in any order. Everything but the step is the wrapped
-    optimizer's own. When the warmup is over, `step()` only calls the wrapped step.
+    optimizer's own. When the warmup is over, `step()` only calls the wrapped step (or
+    goes on multiplying, if the factor is held below 1).
 
     Each param group counts its updates. Every step is an update, whether or not there
     are gradients, except: a step that `torch.amp.GradScaler` skips, a step at base LR
@@ -71,7 +72,9 @@ class Warmed(Optimizer):
         mode: Name of a shape (see `warmopt.shapes`), or a pure function
             (update, steps) -> factor, called for update = 1 to steps. Or "adaptive"
             (or an `Adaptive`): this warmup ends early once the second moment of Adam,
-            RMSprop and the like has settled, and `steps` is the most it may take.
+            RMSprop and the like has settled, and `steps` is the most it may take. Or
+            "aligned" (or an `Aligned`): it climbs as long as new gradients agree with
+            the last step, and may hold below the full LR for good.
         start: Factor at update 0, dimensionless. Above 1 the LR falls to its full
             value. By default that of the shape: 0; 0.01 for exponential; 1/3 for
             constant.
@@ -170,7 +173,8 @@ class Warmed(Optimizer):
         if not isinstance(trace, Trace | None):
             raise TypeError(f"trace must be a Trace, got {trace!r}. Use trace=Trace().")
         sampling = schedule.pace.sampling
-        if sampling is not None or watch or trace is not None:
+        compares = sampling is not None and sampling.signal is not None
+        if watch or (not compares and (sampling is not None or trace is not None)):
             moment = sampling.second_moment if sampling is not None else None
             check_has_second_moment(optimizer, moment)
         ramps = Ramps(schedule, optimizer)
@@ -308,7 +312,10 @@ class Warmed(Optimizer):
 
     @property
     def done_reason(self) -> str | None:
-        """Why the warmup ended: "settled" (early) or "cap". None while it goes on."""
+        """Why the warmup ended: "settled" (early) or "cap". None while it goes on.
+
+        In aligned mode it is "full", "held" or "ramped".
+        """
         return self._ramps.done_reason(self._groups()) if self.done else None
 
     @property

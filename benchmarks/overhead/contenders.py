@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 
 from benchmarks.overhead.timing import Step
-from warmopt import Adaptive, Warmed
+from warmopt import Adaptive, Aligned, Warmed
 from warmopt.criteria import InverseRootVariance
 
 LONG = 10**9  # updates: a warmup of this length never ends during a measurement
@@ -128,6 +128,12 @@ def adaptive(every: int) -> Callable[[Optimizer, int, Wrap], Step]:
         return bare(Warmed(optimizer, steps=steps, mode=mode), steps, wrap)
 
     return build
+
+
+def aligned(optimizer: Optimizer, steps: int, wrap: Wrap) -> Step:
+    """Our aligned mode. It hardly climbs and never stalls, so it goes on reading."""
+    mode = Aligned(gain=1e-9, stall=LONG, threshold=-0.9)
+    return bare(Warmed(optimizer, steps=steps, mode=mode), steps, wrap)
 
 
 def naive(optimizer: Optimizer, steps: int, wrap: Wrap) -> Step:
@@ -242,7 +248,7 @@ class Contender:
             `Wrap` for the optimizer's step; returns the step of a training loop.
         few: True if it runs in every case, False if only in those with all contenders.
         period: Updates after which its work repeats.
-        reads: Whether it needs a second moment. Such a contender is measured only
+        reads: Whether it needs Adam or the like. Such a contender is measured only
             while it warms; after that it does the same as the fixed mode.
     """
 
@@ -269,6 +275,7 @@ CONTENDERS = [
         Contender(f"{OURS}, adaptive k={k}", adaptive(k), k == 5, period=k, reads=True)
         for k in (5, 16, 64)
     ),
+    Contender(f"{OURS}, aligned", aligned, few=True, reads=True),
     Contender(PEER, pytorch_warmup, few=True),
     Contender("pytorch_warmup + CosineAnnealingLR", pytorch_warmup_cosine),
     Contender("LinearLR", linear_lr),

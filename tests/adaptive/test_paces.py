@@ -21,6 +21,8 @@ from warmopt import Trace, Warmed
 from warmopt._pace import Pace, Ramp, Sampling
 from warmopt.criteria import Reading
 
+pytestmark = pytest.mark.filterwarnings("ignore:The warmup of param group")
+
 FACTOR = "warmup_factor"
 Group = dict[str, Any]
 

@@ -48,7 +48,8 @@ def over_all_ranks(optimizer: Optimizer) -> Warmed:
 
 
 def rows_of(trace: Any) -> list[list[Any]]:
-    return [[row[key] for key in row if key != "lr"] for row in trace]
+    unread = ("lr", "alignment")
+    return [[row[key] for key in row if key not in unread] for row in trace]
 
 
 def check_run(

@@ -123,14 +123,16 @@ WRONG = [
         ValueError,
         "mode must be one of linear, constant, staircase, cosine, exponential, "
         "polynomial, sqrt, one_minus_sqrt, log, saturating, untuned_linear, "
-        "untuned_exponential, radam, adaptive, or a function of (update, steps), got 'tanh'.",
+        "untuned_exponential, radam, adaptive, aligned, or a function of "
+        "(update, steps), got 'tanh'.",
     ),
     (
         {"steps": 10, "mode": 3},
         TypeError,
         "mode must be one of linear, constant, staircase, cosine, exponential, "
         "polynomial, sqrt, one_minus_sqrt, log, saturating, untuned_linear, "
-        "untuned_exponential, radam, adaptive, or a function of (update, steps), got 3.",
+        "untuned_exponential, radam, adaptive, aligned, or a function of "
+        "(update, steps), got 3.",
     ),
     (
         {"steps": 10, "mode": partial(nan_at_two, 2)},
@@ -164,7 +166,8 @@ WRONG = [
         TypeError,
         "mode must be one of linear, constant, staircase, cosine, exponential, "
         "polynomial, sqrt, one_minus_sqrt, log, saturating, untuned_linear, "
-        "untuned_exponential, radam, adaptive, or a function of (update, steps), got None.",
+        "untuned_exponential, radam, adaptive, aligned, or a function of "
+        "(update, steps), got None.",
     ),
     (
         {"steps": 10, "trace": "run.jsonl"},

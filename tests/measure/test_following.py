@@ -445,7 +445,7 @@ def test_warmed_again_and_not_read_yet_there_is_nothing_to_replay() -> None:
     warmed.rewarm()
     trained(warmed, range(8))
     assert trace.readings() == []
-    assert replay(trace, InverseRootVariance()) == (None, None, [])
+    assert replay(trace, InverseRootVariance()) == (None, None, [], [])
 
 
 @pytest.mark.parametrize("on_settled", ["accelerate", "ramp"])

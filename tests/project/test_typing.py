@@ -66,7 +66,7 @@ def check(checker: str, *arguments: str | Path) -> None:
 
 
 def test_the_modes_that_an_editor_offers_are_those_that_there_are() -> None:
-    assert get_args(ModeName) == (*MODES, "adaptive")
+    assert get_args(ModeName) == (*MODES, "adaptive", "aligned")
 
 
 @needs_exported_names

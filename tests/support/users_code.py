@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from warmopt import Adaptive, Trace, Warmed, replay
+from warmopt import Adaptive, Aligned, Trace, Warmed, replay
 from warmopt.criteria import Drift, NormRatio, Reading, UpdateRMS
 from warmopt.shapes import polynomial
 from warmopt.warmed import ModeName
@@ -72,6 +72,13 @@ def adaptive(adamw: torch.optim.AdamW) -> int | None:
     Adaptive(on_settled="stop")  # type: ignore[arg-type]
     Adaptive(Drift)  # type: ignore[arg-type]
     Drift(by="size")  # type: ignore[arg-type]
+
+    Warmed(adamw, 1000, "aligned")
+    climb = Aligned(rule="E1", signal="adam", lag=0, threshold=0.05)
+    Warmed(adamw, 1000, climb)
+    Aligned(signal="loss")  # type: ignore[arg-type]
+    factors: list[float] = replay(trace, climb).factors
+    assert factors
 
     updates = [row["update"] for row in trace]
     assert len(updates) == len(trace.readings())

@@ -84,7 +84,8 @@ class Ramps:
             ramp = self.ramp(group, start)
             if not self.pace.is_over(group, ramp):
                 return self.pace.follow(group, ramp)(int(group[UPDATES]) + 1)
-        return self.pace.held(group)
+        held = self.pace.held(group)
+        return held if start is None else start + (1.0 - start) * held
 
     def done_reason(self, groups: Sequence[Group]) -> str:
         """Why the warmup is over: "cap" only if no group ended for another reason."""

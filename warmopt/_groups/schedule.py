@@ -16,16 +16,17 @@ from typing import Any, Literal, NamedTuple
 
 from warmopt._pace import Pace, Ramp
 from warmopt.adaptive import Adaptive
+from warmopt.aligned import Aligned
 from warmopt.shapes import MODES, FixedMode, Shape, exponential, last_update
 
 __all__ = ["MOST_UPDATES", "ModeLike", "ModeName", "Schedule"]
 
 MOST_UPDATES = 2**53  # beyond, float64 cannot count
-ModeName = Literal[FixedMode, "adaptive"]
+ModeName = Literal[FixedMode, "adaptive", "aligned"]
 ModeLike = ModeName | Pace | Callable[..., float]
 
 
-PACES: dict[str, Callable[[], Pace]] = {"adaptive": Adaptive}
+PACES: dict[str, Callable[[], Pace]] = {"adaptive": Adaptive, "aligned": Aligned}
 """The modes that are not a shape, but a way to walk one."""
 
 
@@ -62,10 +63,23 @@ class Schedule:
             raise _wrong("offset", offset, "an int of updates, >= 0")
         self.total_steps = total_steps
         self.offset = int(offset)
+        if offset:
+            self.check_has_start("offset", offset)
         self.steps = self._checked_length(steps)
         if start is None:
             start = default_start or 0.0
+        else:
+            self.check_has_start("start", start)
         self.start = self.checked_start("start", start)
+
+    def check_has_start(self, name: str, value: Any) -> None:
+        """Raises a TypeError that begins with `name` if the ramp's start has no use."""
+        if not self.pace.has_start:
+            raise TypeError(
+                f"{name} must be left out with mode={self.mode!r}, which begins at a "
+                f"start of its own, got {value!r}. Use "
+                f"mode={type(self.pace).__name__}(start=...)."
+            )
 
     def _checked_length(self, steps: float | None) -> int | None:
         """Returns `steps` in updates; None where the length follows from beta2."""

@@ -9,14 +9,18 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from warmopt._climb import RAMPING
 from warmopt._device import like_lr
 from warmopt._groups.ramps import Ramps
 from warmopt._groups.schedule import MOST_UPDATES
 from warmopt._keys import (
+    CLIMB,
     DONE,
+    FACTOR,
     FAST,
     LENGTH,
     MODE,
+    PHASE,
     SETTLED,
     STATE,
     UPDATES,
@@ -39,7 +43,7 @@ class States:
         self.ramps = ramps
         self._schedule, self._pace = ramps.schedule, ramps.pace
         self._optimizer = optimizer  # for its beta2
-        self._of_paces = (FAST, SETTLED, *WINDOW, *self._pace.keys)
+        self._of_paces = (FAST, SETTLED, *CLIMB, *WINDOW, *self._pace.keys)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -86,7 +90,7 @@ class States:
             if DONE not in group:
                 self.check_new(group, "a new param group")
             self.begin(group)
-            for key in (UPDATES, DONE):
+            for key in (UPDATES, DONE, *self._pace.keys):
                 # A copied group has the tensors of the other one.
                 if id(own := group.get(key)) in seen and isinstance(own, Tensor):
                     group[key] = own.clone()
@@ -143,7 +147,11 @@ class States:
         if self.ramps.is_warming(copied):
             ramp = self.ramps.ramp(copied)
             ramp.factor(1)  # a function as mode may refuse
-            if self._pace.on_device and isinstance(copied["lr"], Tensor):
+            if (
+                self._pace.on_device
+                and self._pace.has_table
+                and isinstance(copied["lr"], Tensor)
+            ):
                 self.ramps.table(ramp, copied["lr"])  # so may a table
 
     # --- what may stand in a group ---------------------------------------------------
@@ -159,6 +167,7 @@ class States:
         if (key := ramps.steps_key) in group:
             schedule.checked_steps(f"{key} of {name}", group[key])
         if (key := ramps.start_key) in group:
+            schedule.check_has_start(f"{key} of {name}", group[key])
             schedule.checked_start(f"{key} of {name}", group[key])
         if any(key in group for key in STATE):
             self._check_count(group, name)
@@ -186,7 +195,9 @@ class States:
         done, mode = group.get(DONE, False), group.get(MODE, ours)
         if not (type(done) is bool or _is_scalar(done, torch.bool)):
             raise TypeError(f"{DONE} of {name} must be a bool, got {done!r}.")
-        if not done and mode != ours:
+        # What is held would be lost.
+        is_held = group.get(FACTOR, 1.0) != 1.0 and group.get(PHASE) != RAMPING
+        if (not done or is_held) and mode != ours:
             raise ValueError(
                 f"mode must be the one that the warmup was begun with, {mode!r} "
                 f"({MODE} of {name}), got {ours!r}. Build Warmed with it, or "

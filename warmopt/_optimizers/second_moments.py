@@ -28,6 +28,7 @@ __all__ = [
     "find_moment",
     "has_none",
     "inner",
+    "is_without",
     "no_second_moment",
     "stalls",
     "warn_if_one_stalls",
@@ -127,7 +128,7 @@ def check_has_second_moment(
         ValueError: The optimizer keeps no second moment.
     """
     optimizer = inner(optimizer)
-    if override is None and known.of_class(optimizer, known.WITHOUT, ""):
+    if override is None and is_without(optimizer):
         raise no_second_moment(optimizer)
     stepped = False
     for group in optimizer.param_groups:
@@ -140,6 +141,11 @@ def check_has_second_moment(
             stepped |= bool(state.get("step", group.get("step", 0)))
     if stepped:  # before a step, the state is only what it was built with
         raise no_second_moment(optimizer, override)
+
+
+def is_without(optimizer: Optimizer) -> bool:
+    """Whether its class is known to keep no second moment."""
+    return bool(known.of_class(inner(optimizer), known.WITHOUT, ""))
 
 
 def has_none(optimizer: Optimizer, override: Override | None = None) -> bool:

@@ -14,6 +14,8 @@ __all__ = ["Curve", "curve_in_terminal", "panels", "save_curves", "save_trace"]
 Curve = tuple[str, Sequence[float]]
 """A label, and the value at each update; the first update is 1."""
 
+ALIGNMENT, VARIANCE = "alignment", "variance of 1/√v"  # labels of curves
+
 _Rows = Sequence[dict[str, Any]]  # of one pool, as in `Trace`
 
 
@@ -48,10 +50,10 @@ def save_trace(
     """Saves a picture of the readings of one pool.
 
     A pool is a set of param groups that share one verdict. From top to bottom, it shows
-    the factor; the effective LR, if the trace has it; the number that the default
-    criterion looks at, with the threshold of each criterion of this kind; and which
-    readings each criterion found settled. The background is shaded where the acting
-    criterion found the second moment settled.
+    the factor; the effective LR, if the trace has it; the alignment, in aligned mode;
+    the number that the default criterion looks at, with the threshold of each criterion
+    of this kind; and which readings each criterion found settled. The background is
+    shaded where the acting criterion found the second moment settled.
 
     Args:
         path: File to write. Its suffix sets the format.
@@ -69,11 +71,14 @@ def save_trace(
     for axis, (label, updates, numbers) in zip(axes, curves, strict=False):
         _dress(axis, label)
         axis.plot(updates, numbers, linewidth=1.8, marker=".", markersize=4)
-    *_, variance, verdicts = axes
-    if any(row["inverse_root_variance"] > 0 for row in rows):
-        variance.set_yscale("log")
-    names = [name for name, _ in judged]
-    _draw_thresholds(variance, names)
+    verdicts, names = axes[-1], [name for name, _ in judged]
+    for axis, (label, *_) in zip(axes, curves, strict=False):
+        if label == ALIGNMENT:
+            axis.axhline(0.0, color="0.4", linestyle="--", linewidth=1.2)
+        elif label == VARIANCE:
+            if any(row["inverse_root_variance"] > 0 for row in rows):
+                axis.set_yscale("log")
+            _draw_thresholds(axis, names)
     ticks = _short(names)
     if acting is not None:
         ticks[0] += " (acts)"
@@ -94,8 +99,11 @@ def _curves(rows: _Rows) -> list[tuple[str, list[int], list[float]]]:
         effective = [lr * factor for lr, factor in zip(lrs, factors, strict=True)]
         curves.append(("effective LR", then, effective))
     read = [row["update"] for row in rows]
+    alignments = [row["alignment"] for row in rows]
+    if any(each == each for each in alignments):  # nan is not itself
+        curves.append((ALIGNMENT, [row["judged_after"] for row in rows], alignments))
     variances = [row["inverse_root_variance"] for row in rows]
-    return [*curves, ("variance of 1/√v", read, variances)]
+    return [*curves, (VARIANCE, read, variances)]
 
 
 def _judged(rows: _Rows, acting: str | None) -> list[tuple[str, list[bool]]]:

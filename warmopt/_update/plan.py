@@ -9,15 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import is_
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from warmopt._device import count_on_device, may_capture
 from warmopt._groups.ramps import Ramps
 from warmopt._keys import UPDATES, Group
+from warmopt._measure.climbs import DeviceClimb
 from warmopt._measure.watchers import Watcher
 from warmopt._optimizers.couplings import check_first_lr
 from warmopt._torch import step_hooks
@@ -35,6 +38,10 @@ resumed run asks at the same updates.
 """
 
 
+LOOKS_EVERY = 32
+"""Updates between two looks of the host whether a climb on the device is over."""
+
+
 @dataclass(slots=True)
 class Lane:
     """Param groups that get the same factor as long as their counts are equal.
@@ -43,11 +50,14 @@ class Lane:
         follow: The function from the number of an update to its factor.
         last: The last update of the ramp: after it the warmup is over.
         groups: The param groups.
+        before_update: What is to be done before an update, given its number. If it
+            returns a function, that one is followed this time.
     """
 
     follow: Callable[[int], float]
     last: int
     groups: list[Group]
+    before_update: Callable[[int], Callable[[int], float] | None] | None
 
 
 @dataclass(slots=True)
@@ -56,12 +66,12 @@ class OnDevice:
 
     Attributes:
         group: The param group.
-        table: The factors of all its updates, see `factor_table`.
+        factor: Returns the factor of the next update, as a tensor.
         last: The update after which its warmup is over.
     """
 
     group: Group
-    table: Tensor
+    factor: Callable[[], Tensor]
     last: int
 
 
@@ -88,10 +98,12 @@ class Plan:
         optimizer: Optimizer,
         ramps: Ramps,
         watchers: Sequence[Watcher],
+        climbs: Sequence[DeviceClimb],
         momentum_start: float | None,
         is_fresh: bool,
     ) -> None:
         self._optimizer, self._ramps, self._watchers = optimizer, ramps, watchers
+        self._climbs = climbs
         self.momentum_start = momentum_start
         self.groups = list(optimizer.param_groups)
         # Fresh: no group has been stepped. A count on the device would have to be
@@ -120,19 +132,30 @@ class Plan:
         alike: dict[Any, Lane] = {}
         for group in self.groups:
             if not ramps.is_warming(group):
-                if (factor := pace.held(group)) != 1.0:
-                    self.held.append((group, factor))
+                if (held := pace.held(group)) != 1.0:
+                    self.held.append((group, held))
                 continue
             ramp, lr = ramps.ramp(group), group["lr"]
             if isinstance(lr, Tensor) and pace.on_device:
-                table = ramps.table(ramp, lr)
-                self.on_device.append(OnDevice(group, table, ramp.last))
+                self.on_device.append(
+                    OnDevice(group, self._factor_of(group), ramp.last)
+                )
                 continue
-            key = ramp, watched.get(id(group))
+            key = ramp, (watcher := watched.get(id(group)))
             if key not in alike:
-                alike[key] = Lane(pace.follow(group, ramp), ramp.last, [])
+                before = watcher.before_update if watcher and watcher.compares else None
+                alike[key] = Lane(pace.follow(group, ramp), ramp.last, [], before)
                 self.lanes.append(alike[key])
             alike[key].groups.append(group)
+
+    def _factor_of(self, group: Group) -> Callable[[], Tensor]:
+        """Returns what gives the factor of a group with a tensor LR, as a tensor."""
+        lr = group["lr"]
+        for climb in self._climbs:
+            if any(group is each for each in climb.groups):
+                return partial(_like, climb.factor, lr)
+        table = self._ramps.table(self._ramps.ramp(group), lr)
+        return partial(_looked_up, table, group)
 
     def is_of(self, live: list[Group]) -> bool:
         """Whether these are the groups that it was made for, one by one."""
@@ -159,25 +182,29 @@ class Plan:
         for lane in self.lanes:
             if not self._scale_lane(lane, scaled):
                 return False
+        for climb in self._climbs:
+            climb.before_update()
         for each in self.on_device:
             self._scale_on_device(each, scaled)
+        for group, factor in self.held:
+            scale_lr(group, factor, 0, scaled)
         if self.momentum_start is not None:
             for group in [group for group, *_ in scaled]:
                 factor = self._ramps.factor(group, self.momentum_start)
                 scale_momentum(group, min(factor, 1.0), scaled)
-        for group, factor in self.held:
-            scale_lr(group, factor, 0, scaled)
         return True
 
     def _scale_lane(self, lane: Lane, scaled: list[Scaled]) -> bool:
-        at, factor = 0, 1.0
+        at, factor, follow = 0, 1.0, lane.follow
         for group in lane.groups:
             update = group[UPDATES] + 1
             if update != at:  # groups with the same count share one factor
                 self.is_stale = self.is_stale or update >= lane.last
                 if update > lane.last:
                     return False
-                at, factor = update, lane.follow(update)
+                if lane.before_update is not None:
+                    follow = lane.before_update(update) or follow
+                at, factor = update, follow(update)
                 if update == 1 and self._is_fresh:
                     self._check_first_lrs()
             is_asked = not (update - 1) % ASKED_EVERY
@@ -194,7 +221,7 @@ class Plan:
             check_first_lr(self._optimizer, group)
 
     def _scale_on_device(self, each: OnDevice, scaled: list[Scaled]) -> None:
-        factor: Any = each.table.take(each.group[UPDATES])
+        factor: Any = each.factor()
         if not isinstance(
             each.group["lr"], Tensor
         ):  # a scheduler has put a float there
@@ -221,7 +248,7 @@ class Plan:
 
     def _what_a_graph_would_freeze(self, live: list[Group]) -> str | None:
         for each in self.on_device:
-            device = each.table.device
+            device = each.group[UPDATES].device
             if any(param.device != device for param in each.group["params"]):
                 return f"lr={each.group['lr']!r}"
         for lane in self.lanes:
@@ -234,22 +261,34 @@ class Plan:
 
     def count_on_device(self, found_inf: Tensor | None) -> None:
         """Counts the update of every group whose count is a tensor."""
+        if not self.on_device:
+            return
+        moved: dict[int, Tensor] = {}
         for each in self.on_device:
             group = each.group
             if not is_frozen(group["params"]):
-                count_on_device(group[UPDATES], each.last, group["lr"], found_inf)
+                moved[id(group)] = count_on_device(
+                    group[UPDATES], each.last, group["lr"], found_inf
+                )
+        for climb in self._climbs:
+            if (first := moved.get(id(climb.groups[0]))) is not None:
+                climb.counted(first)
 
     def look(self) -> None:
         """Does what costs too much to be done after every step: see `due_in`."""
         for watcher in self._watchers:
             self.is_stale = watcher.after_update() or self.is_stale
+        over = [g for each in self._climbs for g in each.groups[:1]]
+        if any(map(self._ramps.is_over, over)):
+            self.is_stale = True
         self.due_in = self._next_look()
         self.is_stale = self.is_stale or self.due_in <= 0
 
     def _next_look(self) -> float:
         """Steps until a reading is due, or a count on the device may be at its end."""
         left = [each.last - int(each.group[UPDATES]) for each in self.on_device]
-        dues = [watcher.due_in() for watcher in self._watchers]
+        dues: list[float] = [watcher.due_in() for watcher in self._watchers]
+        dues += [LOOKS_EVERY] * len(self._climbs)
         return min(left + dues, default=math.inf)
 
 
@@ -260,3 +299,12 @@ def is_frozen(params: list[Tensor]) -> bool:
         and not params[0].requires_grad
         and not any(param.requires_grad for param in params)
     )
+
+
+def _looked_up(table: Tensor, group: Group) -> Tensor:
+    return table.take(group[UPDATES])
+
+
+def _like(factor: Callable[[], Tensor], lr: Tensor) -> Tensor:
+    """A factor that makes the product with an LR exact enough, and no more."""
+    return factor().to(torch.promote_types(lr.dtype, torch.float32))

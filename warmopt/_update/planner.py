@@ -5,6 +5,7 @@ Nothing here has to be saved: it follows from the param groups.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch.optim import Optimizer
 from warmopt._device import HostCopy, is_capturing
 from warmopt._groups.state import States
 from warmopt._keys import Group
-from warmopt._measure.watchers import Watcher, watchers_of
+from warmopt._measure.climbs import DeviceClimb
+from warmopt._measure.watchers import Watcher, climbs_of, watchers_of
 from warmopt._torch import step_runs_hooks
 from warmopt._update.compiling import eagerly, in_compiled_region, is_compiled
 from warmopt._update.plain import plain_step
@@ -36,6 +38,7 @@ class Planner:
         warming: The param groups if it is certain that some of them warm; else None.
         plain: Runs a plain step (see `plain`); None if the steps are not plain.
         found_inf: What a GradScaler has set for the next step; None without one.
+        climbs: Those whose factor lives on the device.
         watchers: Those that read the second moment of some groups.
         last_scaled: What the last `Update` had scaled.
         last_plain: If a plain step came after that, its groups, their base LRs, and the
@@ -59,12 +62,14 @@ class Planner:
         self.plain: Callable[..., Any] | None = None
         self.found_inf: Tensor | None = None
         self.watchers: list[Watcher] = []
+        self.climbs: list[DeviceClimb] = []
         self.last_scaled: Sequence[Scaled] = ()
         self.last_plain: tuple[Sequence[Group], Sequence[Any], float] | None = None
         self.loading: Any = None
         # The last step, if it is not yet known whether it was skipped: its `found_inf`,
         # which is being copied to the host, and what the step had scaled.
         self._late: tuple[HostCopy, list[Scaled]] | None = None
+        self._looks_late = False  # a watcher waits for its numbers
 
     def renew(self, wrapped: Optimizer) -> None:
         """Starts the warmup of new groups, and makes a new plan."""
@@ -74,7 +79,10 @@ class Planner:
             wrapped, self._ramps, self._watch, self._trace, self.watchers
         )
         start, is_fresh = self._momentum_start, self._is_fresh
-        self.plan = Plan(wrapped, self._ramps, self.watchers, start, is_fresh)
+        self.climbs = climbs_of(wrapped, self._ramps, self.climbs)
+        self.plan = Plan(
+            wrapped, self._ramps, self.watchers, self.climbs, start, is_fresh
+        )
         self.passes_on = None
         self.warming = self.plan.groups if self.plan.lanes else None
         self.plain = None
@@ -82,7 +90,8 @@ class Planner:
     def forget(self) -> None:
         """Drops what does not hold any more, as after a load; then call `renew`."""
         self.last_scaled, self.last_plain = (), None
-        self.watchers, self._late = [], None
+        self.climbs = []
+        self.watchers, self._late, self._looks_late = [], None, False
         self._is_fresh = False
 
     def run(
@@ -133,14 +142,15 @@ class Planner:
         self.plan.count_on_device(found_inf)
         if found_inf is not None and found_inf.is_cuda:
             self._late = HostCopy(found_inf), scaled
-            self.warming = None  # this update may be the last one, or was skipped
         elif found_inf is None or not found_inf.item():
             count(scaled)
 
     # --- after the step --------------------------------------------------------------
 
     def _after(self, wrapped: Optimizer) -> None:
-        if self._late is not None:
+        self._looks_late = any(watcher.is_waiting for watcher in self.watchers)
+        if self._late is not None or self._looks_late:
+            self.warming = None  # this update may be the last one, or was skipped
             # If ranks read together, all of them must do it at the same time: now.
             if any(watcher.is_collective for watcher in self.watchers):
                 self.catch_up(wrapped)
@@ -153,12 +163,12 @@ class Planner:
             self.plain = plain_step(plan)
 
     def catch_up(self, wrapped: Optimizer) -> None:
-        """Counts the last update, if that had to wait for the device."""
-        if self._late is None:
+        """Does what had to wait for the device after the last update."""
+        if self._late is None and not self._looks_late:
             return
-        (found_inf, scaled), self._late = self._late, None
-        if not found_inf.numbers():
-            count(scaled)
+        late, self._late, self._looks_late = self._late, None, False
+        if late is not None and not late[0].numbers():
+            count(late[1])
         self.warming = self.plan.groups if self.plan.lanes else None
         self._look(wrapped)
 
@@ -170,4 +180,25 @@ class Planner:
             plan.look()
             self.plain = None
         if plan.is_stale:
+            warmed = [group for lane in plan.lanes for group in lane.groups]
+            warmed += [each.group for each in plan.on_device]
             self.renew(wrapped)
+            self._warn_if_held(warmed)
+
+    def _warn_if_held(self, warmed: list[Group]) -> None:
+        """Says once of groups that have warmed if they are held below 1 from now on."""
+        held: dict[float, list[Group]] = {}
+        for group, factor in self.plan.held:
+            if any(group is each for each in warmed):
+                held.setdefault(factor, []).append(group)
+        for factor, groups in held.items():
+            ids, some = set(map(id, groups)), "groups" if len(groups) > 1 else "group"
+            every = enumerate(self.plan.groups)
+            indices = ", ".join(str(index) for index, g in every if id(g) in ids)
+            lrs = ", ".join(f"{factor * float(group['lr']):.3g}" for group in groups)
+            warnings.warn(
+                f"The warmup of param {some} {indices} holds at "
+                f"factor {factor:.3g} from now on, an LR of {lrs}. Build the optimizer "
+                "with that LR, or call rewarm() to climb again.",
+                stacklevel=6,
+            )
