@@ -11,7 +11,12 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from warmopt._groups.loading import Hooks, checked_and_completed, is_same_load
+from warmopt._groups.loading import (
+    Hooks,
+    checked_and_completed,
+    is_same_load,
+    with_entries,
+)
 from warmopt._groups.ramps import Ramps
 from warmopt._groups.schedule import ModeLike, ModeName, Schedule
 from warmopt._groups.state import States
@@ -359,9 +364,18 @@ class Warmed(Optimizer):
         self.wrapped.zero_grad(*args, **kwargs)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The wrapped optimizer's state dict; its param groups hold the warmup."""
-        self._before_save()  # a hook does the same, but not every class runs them
-        return self.wrapped.state_dict(*args, **kwargs)
+        """The wrapped optimizer's state dict; its param groups hold the warmup.
+
+        It may be taken at any time. In the middle of a step, say from a handler of a
+        signal, it has the base LR, and the count before the step.
+        """
+        self._before_save()  # hooks do the same, but not every class runs them
+        state_dict = self.wrapped.state_dict(*args, **kwargs)
+        return (
+            state_dict
+            if self._planner.in_flight is None
+            else self._after_save(state_dict)
+        )
 
     def load_state_dict(
         self, state_dict: dict[str, Any], *args: Any, **kwargs: Any
@@ -391,16 +405,25 @@ class Warmed(Optimizer):
         # groups.
         lost = ("step", "_planner")
         self._before_save()
-        return {key: value for key, value in vars(self).items() if key not in lost}
+        kept = {key: value for key, value in vars(self).items() if key not in lost}
+        # In the middle of a step, the wrapped optimizer is saved as it is then.
+        return {**kept, "_at_rest": self._planner.at_rest(self.wrapped.param_groups)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        entries = vars(self).pop("_at_rest")
+        for group, own in zip(self.wrapped.param_groups, entries, strict=True):
+            group.update(own)
         self._start()
 
     # --- what the hooks on the wrapped optimizer ask: see loading.Hooks -------------
 
     def _before_save(self) -> None:
         self._planner.catch_up(self.wrapped)
+
+    def _after_save(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        entries = self._planner.at_rest(self.wrapped.param_groups)
+        return with_entries(state_dict, entries)
 
     def _before_load(self, state_dict: dict[str, Any]) -> dict[str, Any]:
         planner = self._planner

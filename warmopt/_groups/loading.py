@@ -1,4 +1,7 @@
-"""Loading a state dict: it is checked before anything changes, and then completed.
+"""Saving and loading a state dict.
+
+What is saved is what the groups hold between two steps, whenever somebody asks. What is
+loaded is checked before anything changes, and then completed.
 
 The hooks on the wrapped optimizer run whether you load through `Warmed` or through it.
 """
@@ -14,13 +17,14 @@ from torch.optim import Optimizer
 from warmopt._groups.state import States
 from warmopt._keys import UPDATES, Group
 
-__all__ = ["Hooks", "checked_and_completed", "is_same_load"]
+__all__ = ["Hooks", "checked_and_completed", "is_same_load", "with_entries"]
 
 
 class Hooked(Protocol):
     """What the hooks ask of the wrapper."""
 
     def _before_save(self) -> None: ...
+    def _after_save(self, state_dict: dict[str, Any]) -> dict[str, Any]: ...
     def _before_load(self, state_dict: dict[str, Any]) -> dict[str, Any]: ...
     def _after_load(self) -> None: ...
 
@@ -41,12 +45,20 @@ class Hooks:
         """Hooks saving and loading, if the class of the optimizer has such hooks."""
         if hasattr(wrapped, "_optimizer_load_state_dict_pre_hooks"):
             wrapped.register_state_dict_pre_hook(self._before_save)
+            # First, so that hooks of users see what is saved.
+            wrapped.register_state_dict_post_hook(self._after_save, prepend=True)
             wrapped.register_load_state_dict_pre_hook(self._before_load)
             wrapped.register_load_state_dict_post_hook(self._after_load)
 
     def _before_save(self, _: Optimizer) -> None:
         if (warmed := self._warmed()) is not None:
             warmed._before_save()
+
+    def _after_save(
+        self, _: Optimizer, state_dict: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        warmed = self._warmed()
+        return None if warmed is None else warmed._after_save(state_dict)
 
     def _before_load(
         self, _: Optimizer, state_dict: dict[str, Any]
@@ -57,6 +69,20 @@ class Hooks:
     def _after_load(self, _: Optimizer) -> None:
         if (warmed := self._warmed()) is not None:
             warmed._after_load()
+
+
+def with_entries(
+    state_dict: dict[str, Any], entries: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """A state dict whose param groups have other values of some of their entries."""
+    saved = state_dict.get("param_groups")
+    if not isinstance(saved, list) or len(saved) != len(entries):
+        return state_dict  # a class with a form of its own
+    groups = [
+        {**group, **{key: new[key] for key in new if key in group}}
+        for group, new in zip(saved, entries, strict=True)
+    ]
+    return {**state_dict, "param_groups": groups}
 
 
 def checked_and_completed(

@@ -6,6 +6,7 @@ Nothing here has to be saved: it follows from the param groups.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import is_
 from typing import Any
 
 from torch import Tensor
@@ -13,16 +14,27 @@ from torch.optim import Optimizer
 
 from warmopt._device import HostCopy, is_capturing
 from warmopt._groups.state import States
-from warmopt._keys import Group
+from warmopt._keys import UPDATES, Group
 from warmopt._measure.watchers import Watcher, watchers_of
 from warmopt._update.compiling import eagerly, in_compiled_region, is_compiled
 from warmopt._update.plain import plain_step
 from warmopt._update.plan import Plan
-from warmopt._update.update import Scaled, Update, count, put_back
+from warmopt._update.update import (
+    Flight,
+    Scaled,
+    Update,
+    as_scaled,
+    at_rest,
+    count,
+    put_back,
+    uncount,
+)
 from warmopt.criteria import Criterion
 from warmopt.trace import Trace
 
 __all__ = ["Planner"]
+
+MOVED = ("lr", "momentum", "betas", UPDATES)  # the entries of a group that steps change
 
 
 class Planner:
@@ -36,9 +48,9 @@ class Planner:
         plain: Runs a plain step (see `plain`); None if the steps are not plain.
         found_inf: What a GradScaler has set for the next step; None without one.
         watchers: Those that read the second moment of some groups.
+        in_flight: What is scaled now, in the middle of a step; else None.
         last_scaled: What the last `Update` had scaled.
-        last_plain: If a plain step came after that, its groups, their base LRs, and the
-            factor of all of them; else None.
+        last_plain: If a plain step came after that, what it had scaled; else None.
         loading: The state dict that was checked and is being loaded; None without one.
     """
 
@@ -59,7 +71,8 @@ class Planner:
         self.found_inf: Tensor | None = None
         self.watchers: list[Watcher] = []
         self.last_scaled: Sequence[Scaled] = ()
-        self.last_plain: tuple[Sequence[Group], Sequence[Any], float] | None = None
+        self.last_plain: tuple[Any, ...] | None = None
+        self.in_flight: Flight | None = None
         self.loading: Any = None
         # The last step, if it is not yet known whether it was skipped: its `found_inf`,
         # which is being copied to the host, and what the step had scaled.
@@ -103,7 +116,7 @@ class Planner:
     def last_lrs(self) -> dict[int, Any]:
         """The LR that each group was stepped at in the last step, by its `id`."""
         if self.last_plain is not None:
-            groups, bases, factor = self.last_plain
+            groups, bases, factor, *_ = self.last_plain
             if len(groups) < len(bases):
                 return {}  # groups were taken away since
             lrs = [base * factor for base in bases]
@@ -113,8 +126,10 @@ class Planner:
 
     # --- what an update asks ---------------------------------------------------------
 
-    def scale(self, wrapped: Optimizer, scaled: list[Scaled]) -> None:
+    def scale(self, wrapped: Optimizer) -> None:
         """Scales what is planned, by a new plan if the old one does not hold."""
+        scaled: list[Scaled] = []
+        self.in_flight = scaled
         if not self.plan.scale(wrapped.param_groups, scaled):
             put_back(scaled)
             scaled.clear()
@@ -122,7 +137,22 @@ class Planner:
             self.plan.scale(wrapped.param_groups, scaled)
         self.last_scaled, self.last_plain = scaled, None
 
-    def count(self, scaled: list[Scaled]) -> None:
+    def rest(self, counts: bool) -> None:
+        """Puts back what is scaled; counts the update, or leaves the count as it was.
+
+        If nothing is scaled, it does nothing.
+        """
+        if self.in_flight is None:
+            return
+        self.in_flight = scaled = as_scaled(self.in_flight)
+        put_back(scaled)
+        if counts:
+            self._count(scaled)
+        else:
+            uncount(scaled)
+        self.in_flight = None
+
+    def _count(self, scaled: list[Scaled]) -> None:
         """Counts the update of each group, unless the step was skipped.
 
         A fused optimizer skips a step by itself if `found_inf` is not 0. On a GPU the
@@ -135,6 +165,28 @@ class Planner:
             self.warming = None  # this update may be the last one, or was skipped
         elif found_inf is None or not found_inf.item():
             count(scaled)
+
+    # --- what others see, at any instant ---------------------------------------------
+
+    def at_rest(self, groups: Sequence[Group]) -> list[dict[str, Any]]:
+        """What an update changes in each group, as it is between two steps.
+
+        In the middle of a step, it is what it was before the step. Nothing is written.
+        Another thread may ask this, and then a step may begin or end meanwhile.
+        """
+        while True:
+            before = self.in_flight, self.last_plain, self.last_scaled
+            seen = {
+                id(group): {key: group[key] for key in MOVED if key in group}
+                for group in groups
+            }
+            for group, key, base, value, factor, update in as_scaled(before[0]):
+                if (own := seen.get(id(group))) is not None:
+                    own[key] = at_rest(own[key], key, base, value, factor)
+                    own[UPDATES] = update - 1 if update else own[UPDATES]
+            after = self.in_flight, self.last_plain, self.last_scaled
+            if all(map(is_, before, after)):
+                return [seen[id(group)] for group in groups]
 
     # --- after the step --------------------------------------------------------------
 
@@ -153,11 +205,12 @@ class Planner:
 
     def catch_up(self, wrapped: Optimizer) -> None:
         """Counts the last update, if that had to wait for the device."""
-        if self._late is None:
+        if self._late is None or self.in_flight is not None:
             return
-        (found_inf, scaled), self._late = self._late, None
+        found_inf, scaled = self._late
         if not found_inf.numbers():
             count(scaled)
+        self._late = None
         self.warming = self.plan.groups if self.plan.lanes else None
         self._look(wrapped)
 
