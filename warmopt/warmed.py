@@ -220,6 +220,8 @@ class Warmed(Optimizer):
         except (RuntimeError, ValueError):
             is_over = False
         if is_over:
+            if planner.is_asked:
+                planner.note_lrs(wrapped.param_groups)
             return wrapped.step(*args, **kwargs) if args or kwargs else wrapped.step()
         self._opt_called = True  # torch's schedulers ask whether a step came first
         return planner.run(wrapped, args, kwargs)
@@ -324,13 +326,13 @@ class Warmed(Optimizer):
     def get_last_lr(self) -> list[Any]:
         """Effective LR of each group: what the wrapped optimizer used in the last step.
 
-        Before the first step it is the LR that this step will use. After the warmup it
-        is `group["lr"]`. A tensor LR gives a tensor.
+        Before the first step it is the LR that this step will use. A tensor LR gives a
+        new tensor. After the warmup, a step remembers its LRs only if this was called
+        before. So a first call at that time gives `group["lr"]` as it is.
         """
-        groups = self.wrapped.param_groups
-        if are_same(self._planner.passes_on, groups):
-            return [group["lr"] for group in groups]
-        used = self._planner.last_lrs()
+        planner, groups = self._planner, self.wrapped.param_groups
+        planner.is_asked = True
+        used = planner.last_lrs()
         if not all(id(group) in used for group in groups):
             for group, factor in zip(groups, self.factors, strict=True):
                 used.setdefault(id(group), group["lr"] * factor)

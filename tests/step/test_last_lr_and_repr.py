@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from torch.nn import Parameter
 
 from tests.support.optimizers import sgd
+from tests.support.reference import lrs, watch
 from warmopt import Warmed
 
 
@@ -21,7 +25,71 @@ def test_get_last_lr_is_what_the_step_used() -> None:
     while not warmed.done:
         warmed.step()
     optimizer.param_groups[0]["lr"] = 3.0
+    assert warmed.get_last_lr() == [8.0]  # the last step was before that
+    warmed.step()
     assert warmed.get_last_lr() == [3.0]
+
+
+@pytest.mark.parametrize("tensor_lr", [False, True])
+@pytest.mark.parametrize("closure", [(), (lambda: 1.0,)])
+@pytest.mark.usefixtures("with_and_without_the_plain_step")
+def test_get_last_lr_means_the_same_before_and_after_the_scheduler_and_the_end(
+    tensor_lr: bool, closure: tuple[Any, ...]
+) -> None:
+    """For groups that end at different times; and what was given stays as it is."""
+    params = [Parameter(torch.zeros(1)) for _ in range(3)]
+    groups = [{"params": [param], "warmup_steps": n} for n, param in enumerate(params)]
+    groups[1]["warmup_steps"] = 4
+    lr: Any = torch.tensor(1.0) if tensor_lr else 1.0
+    warmed = Warmed(torch.optim.SGD(groups, lr=lr), steps=2)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(warmed, 0.5)
+    used = watch(warmed.wrapped, lambda inner: list(map(float, lrs(inner))))
+    told: list[Any] = []
+    for _ in range(8):
+        for moment in ("none", "update", "scheduler"):
+            if moment == "update":
+                warmed.step(*closure)
+            elif moment == "scheduler":
+                scheduler.step()
+            told.append(warmed.get_last_lr())
+    seen = [list(map(float, each)) for each in told]
+    assert seen[1::3] == seen[2::3] == used
+    assert seen[3::3] == used[:-1]
+
+
+def test_get_last_lr_of_a_mode_that_jumps_at_its_end() -> None:
+    for ask_always in (True, False):
+        warmed = Warmed(sgd()[1], steps=3, mode=lambda t, n: 0.5 * t / n)
+        used = watch(warmed.wrapped, lambda inner: lrs(inner)[0])
+        for _ in range(3):
+            warmed.step()
+            assert not ask_always or warmed.get_last_lr() == [used[-1]]
+        assert warmed.get_last_lr() == [0.5] == [used[-1]]
+        warmed.step()
+        assert warmed.get_last_lr() == [1.0] == [used[-1]]
+
+
+def test_a_first_get_last_lr_after_the_end_is_of_the_groups_and_then_of_the_steps() -> (
+    None
+):
+    warmed = Warmed(sgd()[1], steps=1)
+    for _ in range(3):
+        warmed.step()
+    warmed.param_groups[0]["lr"] = 0.5
+    assert warmed.get_last_lr() == [0.5]
+    warmed.step()
+    warmed.param_groups[0]["lr"] = 0.25
+    assert warmed.get_last_lr() == [0.5]
+
+
+def test_get_last_lr_of_a_group_that_took_another_ones_place_is_its_own() -> None:
+    params = [Parameter(torch.zeros(1)) for _ in range(3)]
+    warmed = Warmed(torch.optim.SGD([{"params": [p]} for p in params[:2]], 1.0), 10)
+    for _ in range(3):
+        warmed.step()
+    warmed.param_groups.pop()
+    warmed.add_param_group({"params": params[2:]})
+    assert warmed.get_last_lr() == [0.3, 0.1]
 
 
 def test_get_last_lr_of_a_group_not_yet_stepped_is_what_it_will_step_at() -> None:

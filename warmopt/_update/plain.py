@@ -120,7 +120,7 @@ def _many(plan: Plan, limit: float) -> PlainStep:
             return _at_own_lrs(planner, wrapped, count, factor)
         value = base * factor
         try:
-            flight = live, (base,) * number, factor, count
+            flight = (*live,), (base,) * number, factor, count
             planner.in_flight = *flight, value
             for group in live:
                 if group["lr"] is not base or group[key] != count:
@@ -153,7 +153,7 @@ def _at_own_lrs(planner: Any, wrapped: Optimizer, count: int, factor: float) -> 
     live, key = wrapped.param_groups, UPDATES
     bases: list[Any] = []
     try:
-        planner.in_flight = flight = live, bases, factor, count
+        planner.in_flight = flight = (*live,), bases, factor, count
         for group in live:
             base = group["lr"]
             if not base or group[key] != count:

@@ -49,8 +49,10 @@ class Planner:
         found_inf: What a GradScaler has set for the next step; None without one.
         watchers: Those that read the second moment of some groups.
         in_flight: What is scaled now, in the middle of a step; else None.
+        is_asked: Whether somebody asks for the LRs of the last step. Then they are
+            noted after the warmup too.
         last_scaled: What the last `Update` had scaled.
-        last_plain: If a plain step came after that, what it had scaled; else None.
+        last_plain: If a step came after that without one, the same, as a tuple.
         loading: The state dict that was checked and is being loaded; None without one.
     """
 
@@ -70,6 +72,7 @@ class Planner:
         self.plain: Callable[..., Any] | None = None
         self.found_inf: Tensor | None = None
         self.watchers: list[Watcher] = []
+        self.is_asked = False
         self.last_scaled: Sequence[Scaled] = ()
         self.last_plain: tuple[Any, ...] | None = None
         self.in_flight: Flight | None = None
@@ -117,10 +120,8 @@ class Planner:
         """The LR that each group was stepped at in the last step, by its `id`."""
         if self.last_plain is not None:
             groups, bases, factor, *_ = self.last_plain
-            if len(groups) < len(bases):
-                return {}  # groups were taken away since
             lrs = [base * factor for base in bases]
-            return dict(zip(map(id, groups), lrs, strict=False))  # new ones are last
+            return dict(zip(map(id, groups), lrs, strict=True))
         lrs_alone = (each for each in self.last_scaled if each[1] == "lr")
         return {id(group): lr for group, _, _, lr, *_ in lrs_alone}
 
@@ -135,7 +136,16 @@ class Planner:
             scaled.clear()
             self.renew(wrapped)
             self.plan.scale(wrapped.param_groups, scaled)
+        if self.is_asked:
+            known = {id(group) for group, *_ in scaled}
+            others = [g for g in wrapped.param_groups if id(g) not in known]
+            scaled += [(g, "lr", g["lr"], _copied(g["lr"]), 1.0, 0) for g in others]
         self.last_scaled, self.last_plain = scaled, None
+
+    def note_lrs(self, groups: Sequence[Group]) -> None:
+        """Notes the LRs of a step that is only passed on."""
+        lrs = [_copied(group["lr"]) for group in groups]
+        self.last_plain = (*groups,), lrs, 1.0
 
     def rest(self, counts: bool) -> None:
         """Puts back what is scaled; counts the update, or leaves the count as it was.
@@ -196,12 +206,12 @@ class Planner:
             if any(watcher.is_collective for watcher in self.watchers):
                 self.catch_up(wrapped)
             return
-        self._look(wrapped)
         plan = self.plan
+        self._look(wrapped)
         if plan.is_over and not plan.held:
             self.passes_on = plan.groups
         elif self.plain is None and self.found_inf is None:
-            self.plain = plain_step(plan)
+            self.plain = plain_step(self.plan)
 
     def catch_up(self, wrapped: Optimizer) -> None:
         """Counts the last update, if that had to wait for the device."""
@@ -223,3 +233,8 @@ class Planner:
             self.plain = None
         if plan.is_stale:
             self.renew(wrapped)
+
+
+def _copied(lr: Any) -> Any:
+    """A copy of an LR, if it could change in place."""
+    return lr.clone() if isinstance(lr, Tensor) else lr
