@@ -6,6 +6,7 @@ scheduler has set. While the wrapped optimizer steps, it is that value x factor.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,8 +21,8 @@ from warmopt._groups.loading import (
 from warmopt._groups.ramps import Ramps
 from warmopt._groups.schedule import ModeLike, ModeName, Schedule
 from warmopt._groups.state import States
-from warmopt._keys import Group, are_same
-from warmopt._optimizers.couplings import check_coupling
+from warmopt._keys import UPDATES, Group, are_same
+from warmopt._optimizers.couplings import check_coupling, has_stepped
 from warmopt._optimizers.second_moments import check_has_second_moment
 from warmopt._update.compiling import stay_untraced
 from warmopt._update.plain import UNUSUAL
@@ -167,7 +168,6 @@ class Warmed(Optimizer):
                 "optimizer must not be Warmed already, got a Warmed around "
                 f"{type(optimizer.wrapped).__name__}. Call its rewarm() to warm again."
             )
-        check_coupling(optimizer)
         schedule = Schedule(mode, steps, start, offset, total_steps)
         if momentum_start is not None:
             momentum_start = _checked_momentum(momentum_start, schedule, optimizer)
@@ -180,7 +180,10 @@ class Warmed(Optimizer):
             check_has_second_moment(optimizer, moment)
         ramps = Ramps(schedule, optimizer)
         states = States(ramps, optimizer)
-        for index, group in enumerate(optimizer.param_groups):
+        groups = optimizer.param_groups
+        if any(map(states.may_warm, groups)):
+            check_coupling(optimizer)
+        for index, group in enumerate(groups):
             states.check_new(group, f"param group {index}")
 
         self.wrapped: Optimizer = optimizer
@@ -190,10 +193,15 @@ class Warmed(Optimizer):
         self._start()
 
     def _start(self) -> None:
+        self.__class__ = _named_after(_called(self), type(self.wrapped).__name__)
         stay_untraced()
         # In one object, since frameworks copy our attributes into others.
         self._planner = Planner(
-            self._states, self._momentum_start, self._watch, self.trace
+            self._states,
+            self._momentum_start,
+            self._watch,
+            self.trace,
+            is_fresh=not has_stepped(self.wrapped),
         )
         self._planner.renew(self.wrapped)
         Hooks(self).register(self.wrapped)
@@ -245,6 +253,8 @@ class Warmed(Optimizer):
         if isinstance(param_group, dict):
             index = len(self.wrapped.param_groups)
             whole = {**self.wrapped.defaults, **param_group}
+            if self._states.may_warm(whole):
+                self._check_before_the_first_warmup()
             self._states.check_new(whole, f"param group {index}")
         self._planner.catch_up(self.wrapped)  # the last step did not have the group
         self.wrapped.add_param_group(param_group)
@@ -282,14 +292,21 @@ class Warmed(Optimizer):
         states, planner = self._states, self._planner
         if steps is not None:
             steps = self._ramps.schedule.checked_steps("steps", steps)
+        if steps:
+            self._check_before_the_first_warmup()
         for index, group in chosen.items():
             states.check(group, f"param group {index}")
-            states.rehearse_restart(group, steps)
+            states.rehearse_restart(group, steps, f"param group {index}")
         planner.catch_up(self.wrapped)  # the last update belongs to the warmup before
         for group in chosen.values():
             states.restart(group, steps)
         planner.forget()
         planner.renew(self.wrapped)
+
+    def _check_before_the_first_warmup(self) -> None:
+        """Asks whether a warmup does harm, if nothing has warmed (`steps=0`) so far."""
+        if not any(UPDATES in group for group in self.wrapped.param_groups):
+            check_coupling(self.wrapped)
 
     # --- what users ask -----------------------------------------------------------
 
@@ -348,7 +365,7 @@ class Warmed(Optimizer):
         watched = [text for watcher in watchers if (text := watcher.describe())]
         mode = f"mode: {self._ramps.schedule.mode}"
         lines = "\n    ".join([mode, *states, *watched])
-        return f"Warmed (\n    {lines}\n) {self.wrapped!r}"
+        return f"{_called(self).__name__} (\n    {lines}\n) {self.wrapped!r}"
 
     # --- all else is the wrapped optimizer's --------------------------------------
 
@@ -402,6 +419,9 @@ class Warmed(Optimizer):
         finally:
             self._planner.loading = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _blank, (_called(self),), self.__getstate__()
+
     def __getstate__(self) -> dict[str, Any]:
         # Not saved: a `step` that somebody has patched in, and what follows from the
         # groups.
@@ -443,6 +463,29 @@ class Warmed(Optimizer):
         self._planner.loading = None
         self._planner.forget()
         self._planner.renew(self.wrapped)
+
+
+@functools.cache
+def _named_after(cls: Any, name: str) -> Any:
+    """A subclass of a `Warmed` that has the name of the wrapped optimizer's class.
+
+    Loggers name an optimizer by its class, as Lightning does (`lr-SGD`), and those
+    names should not change when it is wrapped.
+    """
+    content = {"__module__": cls.__module__, "__doc__": cls.__doc__, "_called": cls}
+    return type(name, (cls,), content)
+
+
+def _blank(cls: Any) -> Any:
+    """A new object of a class, for pickle to fill. It is called by its name there."""
+    return cls.__new__(cls)
+
+
+def _called(warmed: Warmed) -> type:
+    """The class that the user has called."""
+    cls = type(warmed)
+    called: type = vars(cls).get("_called", cls)
+    return called
 
 
 def _checked_watch(watch: Sequence[Criterion]) -> tuple[Criterion, ...]:

@@ -8,16 +8,25 @@ The hooks on the wrapped optimizer run whether you load through `Warmed` or thro
 
 from __future__ import annotations
 
-import warnings
 import weakref
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from torch.optim import Optimizer
 
 from warmopt._groups.state import States
 from warmopt._keys import UPDATES, Group
+from warmopt._tell import tell
 
 __all__ = ["Hooks", "checked_and_completed", "is_same_load", "with_entries"]
+
+
+_HOOKS = (
+    "_optimizer_state_dict_pre_hooks",
+    "_optimizer_state_dict_post_hooks",
+    "_optimizer_load_state_dict_pre_hooks",
+    "_optimizer_load_state_dict_post_hooks",
+)
 
 
 class Hooked(Protocol):
@@ -43,6 +52,11 @@ class Hooks:
 
     def register(self, wrapped: Optimizer) -> None:
         """Hooks saving and loading, if the class of the optimizer has such hooks."""
+        for hooks in [vars(wrapped).get(name, {}) for name in _HOOKS]:
+            for key, hook in list(hooks.items()):
+                owner = getattr(hook, "__self__", None)
+                if isinstance(owner, Hooks) and owner._warmed() is None:
+                    del hooks[key]  # of a wrapper that is no longer used
         if hasattr(wrapped, "_optimizer_load_state_dict_pre_hooks"):
             wrapped.register_state_dict_pre_hook(self._before_save)
             # First, so that hooks of users see what is saved.
@@ -95,8 +109,15 @@ def checked_and_completed(
         ValueError: A value of the warmup is not allowed.
     """
     saved = state_dict.get("param_groups")
-    if saved is None or not all(isinstance(group, dict) for group in saved):
+    if saved is None:
         return state_dict  # a class with a form of its own; or torch will refuse it
+    if not isinstance(saved, Iterable):
+        raise TypeError(
+            f"param_groups of the loaded state must be a list of dicts, got {saved!r}. "
+            "Load what state_dict() has returned."
+        )
+    if not all(isinstance(group, dict) for group in saved):
+        return state_dict  # likewise
     completed, is_bare = list(saved), False
     # If one has more groups than the other, torch will refuse the state.
     for index, (old, new) in enumerate(zip(live, saved, strict=False)):
@@ -110,10 +131,9 @@ def checked_and_completed(
         states.rehearse(completed[index], name)
         is_bare = is_bare or UPDATES in kept
     if is_bare:
-        warnings.warn(
+        tell(
             "The loaded state is of an optimizer without warmup: the warmup goes on "
-            "from where it was. Call rewarm() to start it again.",
-            stacklevel=4,
+            "from where it was. Call rewarm() to start it again."
         )
     return {**state_dict, "param_groups": completed}
 

@@ -46,6 +46,11 @@ class States:
         """All that may stand in a group, whatever mode it was begun with."""
         return (*STATE, *self._of_paces)
 
+    def may_warm(self, group: Group) -> bool:
+        """Whether a warmup was asked for: for all groups, or by this one, or before."""
+        own = group.get(self.ramps.steps_key)
+        return bool(self._schedule.steps != 0 or UPDATES in group or own)
+
     # --- a warmup begins -------------------------------------------------------------
 
     def begin(self, group: Group) -> None:
@@ -106,9 +111,8 @@ class States:
 
         The group has begun before that; `begin` is to be called after.
         """
-        length = steps
-        if length is None:
-            length = group.get(LENGTH, 0) or self._from_beta2(group)
+        # One of 0 steps is no warmup: the length of the last one stays known.
+        length = steps or group.get(LENGTH, 0) or self._from_beta2(group)
         own = group.get(self.ramps.steps_key, self._schedule.steps)
         if not (steps == 0 or length or own):
             return
@@ -120,25 +124,23 @@ class States:
         for key in self._of_paces:
             group.pop(key, None)
 
-    def rehearse_restart(self, group: Group, steps: float | None) -> None:
+    def rehearse_restart(self, group: Group, steps: float | None, name: str) -> None:
         """Raises ValueError if a checked group cannot be started again."""
         copied = dict(group)
         if isinstance(copied.get(UPDATES), Tensor):
             copied[UPDATES] = copied[UPDATES].clone()
         self.restart(copied, steps)
-        self._rehearse(copied)
+        self.rehearse(copied, name)
 
     def rehearse(self, group: Group, name: str) -> None:
         """Raises ValueError if the warmup of a checked group could not begin."""
         lr = group.get("lr")
-        if not isinstance(lr, (Real, Tensor)):
+        if self.may_warm(group) and not isinstance(lr, (Real, Tensor)):
             raise ValueError(
                 f"lr of {name} must be a number or a tensor, got {lr!r}. Warmup scales "
                 "it: build the optimizer with an lr."
             )
-        self._rehearse(dict(group))
-
-    def _rehearse(self, copied: Group) -> None:
+        copied = dict(group)
         self.begin(copied)  # finds beta2 if it is needed
         if self.ramps.is_warming(copied):
             ramp = self.ramps.ramp(copied)

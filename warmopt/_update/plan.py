@@ -23,7 +23,7 @@ from warmopt._device import count_on_device, may_capture
 from warmopt._groups.ramps import Ramps
 from warmopt._keys import UPDATES, Group
 from warmopt._measure.watchers import Watcher
-from warmopt._optimizers.couplings import check_first_lr
+from warmopt._optimizers.couplings import check_first_lrs
 from warmopt._update.update import Scaled, scale_lr, scale_momentum
 
 __all__ = ["ASKED_EVERY", "Lane", "Plan", "is_frozen"]
@@ -82,6 +82,7 @@ class Plan:
         hooks: All hooks that run around the wrapped step: live dicts, to which hooks
             may be added later.
         may_capture: Whether there is a device that captures graphs.
+        is_fresh: Whether the run is new, and no step at an LR above 0 has come yet.
         is_compiled: Whether the wrapped step was compiled by hand, as the last `Update`
             has found it.
     """
@@ -94,13 +95,12 @@ class Plan:
         momentum_start: float | None,
         is_fresh: bool,
     ) -> None:
-        self._optimizer, self._ramps, self._watchers = optimizer, ramps, watchers
+        self._ramps, self._watchers = ramps, watchers
         self.momentum_start = momentum_start
         self.groups = list(optimizer.param_groups)
-        # Fresh: no group has been stepped. A count on the device would have to be
-        # waited for.
+        # A count on the device would have to be waited for.
         counts = [group.get(UPDATES, 0) for group in self.groups]
-        self._is_fresh = is_fresh and not any(c for c in counts if type(c) is int)
+        self.is_fresh = is_fresh and not any(c for c in counts if type(c) is int)
         self.lanes: list[Lane] = []
         self.on_device: list[OnDevice] = []
         self.held: list[tuple[Group, float]] = []
@@ -186,7 +186,7 @@ class Plan:
                 if update > lane.last:
                     return False
                 at, factor = update, lane.follow(update)
-                if update == 1 and self._is_fresh:
+                if update == 1 and self.is_fresh:
                     self._check_first_lrs()
             is_asked = not (update - 1) % ASKED_EVERY
             if not group["lr"] or (is_asked and is_frozen(group["params"])):
@@ -196,10 +196,12 @@ class Plan:
         return True
 
     def _check_first_lrs(self) -> None:
+        # A step at LR 0 says nothing: torch.distributed.checkpoint makes such a step,
+        # and many schedulers begin with one.
         firsts = [lane.groups[0] for lane in self.lanes]
-        self._is_fresh = not any(group["lr"] for group in firsts)
-        for group in firsts:
-            check_first_lr(self._optimizer, group)
+        self.is_fresh = not any(group["lr"] for group in firsts)
+        if not self.is_fresh:
+            check_first_lrs(firsts)
 
     def _scale_on_device(self, each: OnDevice, scaled: list[Scaled]) -> None:
         factor: Any = each.table.take(each.group[UPDATES])

@@ -62,10 +62,11 @@ class Planner:
         momentum_start: float | None,
         watch: Sequence[Criterion],
         trace: Trace | None,
+        is_fresh: bool,
     ) -> None:
         self._states, self._ramps = states, states.ramps
         self._momentum_start, self._watch, self._trace = momentum_start, watch, trace
-        self._is_fresh = True  # it was never loaded, nor asked to warm again
+        self._is_fresh = is_fresh  # nor was it loaded since, or asked to warm again
         self.plan: Plan
         self.passes_on: list[Group] | None = None
         self.warming: list[Group] | None = None
@@ -84,6 +85,8 @@ class Planner:
     def renew(self, wrapped: Optimizer) -> None:
         """Starts the warmup of new groups, and makes a new plan."""
         groups = wrapped.param_groups
+        if hasattr(self, "plan"):
+            self._is_fresh = self._is_fresh and self.plan.is_fresh
         self._states.begin_all(groups)
         self.watchers = watchers_of(
             wrapped, self._ramps, self._watch, self._trace, self.watchers
@@ -111,7 +114,7 @@ class Planner:
             plan.check_capture(wrapped.param_groups)
         if plan.lanes and (plan.is_compiled or in_compiled_region()):
             step = eagerly(step)
-        is_hooked = any(plan.hooks) and getattr(wrapped.step, "hooked", False)
+        is_hooked = any(plan.hooks) and getattr(wrapped.step, "hooked", None) is True
         result = Update(wrapped, self).run(step, args, kwargs, is_hooked)
         self._after(wrapped)
         return result
