@@ -92,9 +92,11 @@ class States:
                 self.check_new(group, "a new param group")
             self.begin(group)
             for key in (UPDATES, DONE):
-                # A copied group has the tensors of the other one.
-                if id(own := group.get(key)) in seen and isinstance(own, Tensor):
-                    group[key] = own.clone()
+                own = group.get(key)
+                # A copied group has the tensors of the other one. One that was loaded
+                # under torch.inference_mode could not be changed outside of it.
+                if isinstance(own, Tensor) and (id(own) in seen or own.is_inference()):
+                    group[key] = own = own.clone()
                 seen.add(id(own))
 
     def _from_beta2(self, group: Group) -> float:

@@ -19,9 +19,9 @@ from torch.optim.optimizer import (
     _global_optimizer_pre_hooks,
 )
 
-from warmopt._device import count_on_device, may_capture
+from warmopt._device import HostCopy, count_on_device, may_capture
 from warmopt._groups.ramps import Ramps
-from warmopt._keys import UPDATES, Group
+from warmopt._keys import DONE, UPDATES, Group
 from warmopt._measure.watchers import Watcher
 from warmopt._optimizers.couplings import check_first_lrs
 from warmopt._update.update import Scaled, scale_lr, scale_momentum
@@ -112,7 +112,12 @@ class Plan:
         self._shares_watcher = {
             id(g) for each in watchers if len(each.groups) > 1 for g in each.groups
         }
-        self.due_in = self._next_look()
+        # For each group on the device, the fewest updates that are still to come.
+        self._left: list[float] = [
+            each.last - int(each.group[UPDATES]) for each in self.on_device
+        ]
+        self._counts: list[HostCopy] = []
+        self.due_in = self._looked_for = self._next_look()
         self.hooks: tuple[dict[int, Any], ...] = (
             getattr(optimizer, "_optimizer_step_pre_hooks", {}),
             getattr(optimizer, "_optimizer_step_post_hooks", {}),
@@ -253,14 +258,47 @@ class Plan:
         """Does what costs too much to be done after every step: see `due_in`."""
         for watcher in self._watchers:
             self.is_stale = watcher.after_update() or self.is_stale
-        self.due_in = self._next_look()
+        self._look_at_device(steps=self._looked_for - self.due_in)
+        self.due_in = self._looked_for = self._next_look()
         self.is_stale = self.is_stale or self.due_in <= 0
+
+    def _look_at_device(self, steps: float) -> None:
+        """Finds out which warmups on the device are over.
+
+        The host does not wait for the device: what it reads was copied at the look
+        before. So it knows a step later. Until then the factor is 1 already.
+
+        Args:
+            steps: How many have been since the look before.
+        """
+        if not self._counts:
+            self._copy_counts_if_due(steps)
+            if self.momentum_start is None:
+                return
+            steps = 0  # each step waits for the count anyway, to scale the momentum
+        if self._counts:
+            counts = [copied.numbers() for copied in self._counts]
+            asked, self.on_device, self._left, self._counts = self.on_device, [], [], []
+            for each, count in zip(asked, counts, strict=True):
+                if count < each.last:
+                    self.on_device.append(each)
+                    self._left.append(each.last - count)
+                else:
+                    each.group[DONE].fill_(True)
+            self.is_over = not (self.lanes or self.on_device)
+            self._copy_counts_if_due(steps)
+
+    def _copy_counts_if_due(self, steps: float) -> None:
+        self._left = [left - steps for left in self._left]
+        if min(self._left, default=1) <= 0:
+            counts = [each.group[UPDATES].clone() for each in self.on_device]
+            self._counts = list(map(HostCopy, counts))
 
     def _next_look(self) -> float:
         """Steps until a reading is due, or a count on the device may be at its end."""
-        left = [each.last - int(each.group[UPDATES]) for each in self.on_device]
+        left = [1] if self._counts else self._left
         dues = [watcher.due_in() for watcher in self._watchers]
-        return min(left + dues, default=math.inf)
+        return min([*left, *dues], default=math.inf)
 
 
 def is_frozen(params: list[Tensor]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from warmopt._device import HostCopy, is_capturing
+from warmopt._device import HostCopy, is_capturing, normal_tensors
 from warmopt._groups.state import States
 from warmopt._keys import UPDATES, Group
 from warmopt._measure.watchers import Watcher, watchers_of
@@ -82,6 +82,7 @@ class Planner:
         # which is being copied to the host, and what the step had scaled.
         self._late: tuple[HostCopy, list[Scaled]] | None = None
 
+    @normal_tensors
     def renew(self, wrapped: Optimizer) -> None:
         """Starts the warmup of new groups, and makes a new plan."""
         groups = wrapped.param_groups
@@ -173,10 +174,14 @@ class Planner:
         """
         found_inf = self.found_inf
         self.plan.count_on_device(found_inf)
-        if found_inf is not None and found_inf.is_cuda:
+        if found_inf is None:
+            count(scaled)
+        elif not any(update for *_, update in scaled):
+            pass  # the host counts nothing, so it need not know
+        elif found_inf.is_cuda:
             self._late = HostCopy(found_inf), scaled
             self.warming = None  # this update may be the last one, or was skipped
-        elif found_inf is None or not found_inf.item():
+        elif not found_inf.item():
             count(scaled)
 
     # --- what others see, at any instant ---------------------------------------------
@@ -210,8 +215,9 @@ class Planner:
                 self.catch_up(wrapped)
             return
         plan = self.plan
+        had_nothing_to_scale = plan.is_over and not plan.held
         self._look(wrapped)
-        if plan.is_over and not plan.held:
+        if had_nothing_to_scale:
             self.passes_on = plan.groups
         elif self.plain is None and self.found_inf is None:
             self.plain = plain_step(self.plan)
