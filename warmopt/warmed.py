@@ -24,6 +24,7 @@ from warmopt._groups.state import States
 from warmopt._keys import UPDATES, Group, are_same
 from warmopt._optimizers.couplings import check_coupling, has_stepped
 from warmopt._optimizers.second_moments import check_has_second_moment
+from warmopt._tell import tell
 from warmopt._update.compiling import stay_untraced
 from warmopt._update.plain import UNUSUAL
 from warmopt._update.planner import Planner
@@ -166,7 +167,8 @@ class Warmed(Optimizer):
         if isinstance(optimizer, Warmed):
             raise ValueError(
                 "optimizer must not be Warmed already, got a Warmed around "
-                f"{type(optimizer.wrapped).__name__}. Call its rewarm() to warm again."
+                f"{type(optimizer.wrapped).__name__}. Call its rewarm() to warm again, "
+                "or wrap optimizer.wrapped to go on with other arguments."
             )
         schedule = Schedule(mode, steps, start, offset, total_steps)
         if momentum_start is not None:
@@ -186,11 +188,18 @@ class Warmed(Optimizer):
         for index, group in enumerate(groups):
             states.check_new(group, f"param group {index}")
 
+        is_again = any(Hooks.found_on(optimizer))
         self.wrapped: Optimizer = optimizer
         self.trace = Trace() if trace is None and watch else trace
         self._ramps, self._states = ramps, states
         self._momentum_start, self._watch = momentum_start, watch
         self._start()
+        if is_again and any(group.get(UPDATES) for group in groups):
+            where = "; ".join(dict.fromkeys(map(ramps.describe, self._groups())))
+            tell(
+                f"{type(optimizer).__name__} was wrapped before, and its warmup goes "
+                f"on: {where}. Call rewarm() to begin again."
+            )
 
     def _start(self) -> None:
         self.__class__ = _named_after(_called(self), type(self.wrapped).__name__)
@@ -204,7 +213,7 @@ class Warmed(Optimizer):
             is_fresh=not has_stepped(self.wrapped),
         )
         self._planner.renew(self.wrapped)
-        Hooks(self).register(self.wrapped)
+        self._planner.guard = Hooks(self).register(self.wrapped)
 
     # --- the step -----------------------------------------------------------------
 
@@ -439,6 +448,18 @@ class Warmed(Optimizer):
         self._start()
 
     # --- what the hooks on the wrapped optimizer ask: see loading.Hooks -------------
+
+    def _before_step_alone(self) -> bool:
+        """Warns if the wrapped optimizer is stepped though it should warm up."""
+        # torch.distributed.checkpoint makes a step at LR 0.
+        if self.done or not any(group["lr"] for group in self.wrapped.param_groups):
+            return False
+        name = type(self.wrapped).__name__
+        tell(
+            f"{name} is stepped by itself, so at its full LR: it only warms up in the "
+            "step of the Warmed around it. Step that one, or build it with steps=0."
+        )
+        return True
 
     def _before_save(self) -> None:
         self._planner.catch_up(self.wrapped)

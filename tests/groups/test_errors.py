@@ -265,7 +265,7 @@ def test_what_cannot_be_wrapped_is_refused() -> None:
         Warmed(Warmed(sgd(), steps=10), steps=10)
     assert str(refused.value) == (
         "optimizer must not be Warmed already, got a Warmed around SGD. Call its "
-        "rewarm() to warm again."
+        "rewarm() to warm again, or wrap optimizer.wrapped to go on with other arguments."
     )
 
 

@@ -9,10 +9,11 @@ The hooks on the wrapped optimizer run whether you load through `Warmed` or thro
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from warmopt._groups.state import States
 from warmopt._keys import UPDATES, Group
@@ -26,6 +27,7 @@ _HOOKS = (
     "_optimizer_state_dict_post_hooks",
     "_optimizer_load_state_dict_pre_hooks",
     "_optimizer_load_state_dict_post_hooks",
+    "_optimizer_step_pre_hooks",
 )
 
 
@@ -36,6 +38,7 @@ class Hooked(Protocol):
     def _after_save(self, state_dict: dict[str, Any]) -> dict[str, Any]: ...
     def _before_load(self, state_dict: dict[str, Any]) -> dict[str, Any]: ...
     def _after_load(self) -> None: ...
+    def _before_step_alone(self) -> bool: ...
 
 
 class Hooks:
@@ -46,23 +49,43 @@ class Hooks:
 
     def __init__(self, warmed: Hooked | None = None) -> None:
         self._warmed = (lambda: None) if warmed is None else weakref.ref(warmed)
+        self._told = False
 
     def __reduce__(self) -> tuple[type[Hooks], tuple[()]]:
         return Hooks, ()
 
-    def register(self, wrapped: Optimizer) -> None:
-        """Hooks saving and loading, if the class of the optimizer has such hooks."""
+    @staticmethod
+    def found_on(wrapped: Optimizer) -> Iterator[tuple[dict[int, Any], int, Hooks]]:
+        """The hooks of all its wrappers: where each one is, its key, and its owner."""
         for hooks in [vars(wrapped).get(name, {}) for name in _HOOKS]:
             for key, hook in list(hooks.items()):
                 owner = getattr(hook, "__self__", None)
-                if isinstance(owner, Hooks) and owner._warmed() is None:
-                    del hooks[key]  # of a wrapper that is no longer used
+                if isinstance(owner, Hooks):
+                    yield hooks, key, owner
+
+    def register(self, wrapped: Optimizer) -> RemovableHandle | None:
+        """Hooks saving and loading, if the class of the optimizer has such hooks.
+
+        Returns the handle of a hook before the step, which is to be removed when the
+        wrapper is stepped: until then, somebody may step the wrapped optimizer alone.
+        """
+        for hooks, key, owner in self.found_on(wrapped):
+            if owner._warmed() is None:
+                del hooks[key]  # of a wrapper that is no longer used
         if hasattr(wrapped, "_optimizer_load_state_dict_pre_hooks"):
             wrapped.register_state_dict_pre_hook(self._before_save)
             # First, so that hooks of users see what is saved.
             wrapped.register_state_dict_post_hook(self._after_save, prepend=True)
             wrapped.register_load_state_dict_pre_hook(self._before_load)
             wrapped.register_load_state_dict_post_hook(self._after_load)
+        if not hasattr(wrapped, "_optimizer_step_pre_hooks"):
+            return None
+        return wrapped.register_step_pre_hook(self._before_step)
+
+    def _before_step(self, *_: Any) -> None:
+        # It may not be removed from here, since torch is walking through the hooks.
+        if not self._told and (warmed := self._warmed()) is not None:
+            self._told = warmed._before_step_alone()
 
     def _before_save(self, _: Optimizer) -> None:
         if (warmed := self._warmed()) is not None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from warmopt._device import HostCopy, is_capturing, normal_tensors
 from warmopt._groups.state import States
@@ -53,6 +54,8 @@ class Planner:
             noted after the warmup too.
         last_scaled: What the last `Update` had scaled.
         last_plain: If a step came after that without one, the same, as a tuple.
+        guard: The hook that notices that the wrapped optimizer is stepped alone; None
+            after the first step of the wrapper.
         loading: The state dict that was checked and is being loaded; None without one.
     """
 
@@ -77,6 +80,7 @@ class Planner:
         self.last_scaled: Sequence[Scaled] = ()
         self.last_plain: tuple[Any, ...] | None = None
         self.in_flight: Flight | None = None
+        self.guard: RemovableHandle | None = None
         self.loading: Any = None
         # The last step, if it is not yet known whether it was skipped: its `found_inf`,
         # which is being copied to the host, and what the step had scaled.
@@ -108,6 +112,9 @@ class Planner:
         self, wrapped: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Runs a step of the wrapped optimizer as one update."""
+        if self.guard is not None:
+            self.guard.remove()
+            self.guard = None
         self.catch_up(wrapped)
         plan, step = self.plan, wrapped.step
         plan.is_compiled = is_compiled(step)
