@@ -15,7 +15,7 @@ or to the right of it on its own line. What begins with an underscore is not for
     trace adaptive                                  a warmup that may end early
     _pace                                           the ramp, and the pace of a group
     _optimizers: couplings second_moments known     what is known of other optimizers
-    _keys _device _tell                             keys, tensors on devices, warnings
+    _keys _device _tell _words                      keys, devices, warnings, near misses
     criteria shapes                                 rules and formulas: pure functions
     _tools: plots                                   pictures
 """

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from warmopt._keys import FAST, SETTLED, UPDATES
 from warmopt._pace import Ramp
-from warmopt.adaptive import Adaptive, OnSettled
+from warmopt.adaptive import Adaptive, OnSettled, verdict
 from warmopt.criteria import Criterion, Reading, name_of
 from warmopt.shapes import linear
 
@@ -220,7 +220,7 @@ def replay(
         on_settled=known.on_settled if on_settled is None else on_settled,
         fast=known.fast if fast is None else fast,
     )
-    verdicts = [bool(criterion(_reading(row))) for row in rows]
+    verdicts = [verdict(criterion, _reading(row)) for row in rows]
     judged = dict(zip((row["judged_after"] for row in rows), verdicts, strict=True))
     # After this update there may be verdicts that the record does not know.
     through = max([known.first_verdict, *(row + known.every for row in judged)])
@@ -255,5 +255,5 @@ def verdicts_of(criteria: Sequence[Criterion], reading: Reading) -> dict[str, bo
         name = name_of(criterion)
         seen[name] += 1
         number = f" ({seen[name]})" if seen[name] > 1 else ""
-        verdicts[name + number] = bool(criterion(reading))
+        verdicts[name + number] = verdict(criterion, reading)
     return verdicts

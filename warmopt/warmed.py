@@ -29,6 +29,7 @@ from warmopt._update.compiling import stay_untraced
 from warmopt._update.plain import UNUSUAL
 from warmopt._update.planner import Planner
 from warmopt._update.update import momentum_key
+from warmopt._words import ATTRIBUTES, explains_arguments
 from warmopt.adaptive import check_criterion
 from warmopt.criteria import Criterion
 from warmopt.trace import Trace
@@ -145,6 +146,7 @@ class Warmed(Optimizer):
     # Optimizer.__init__ is not called: it would make groups, state and hooks of our
     # own, and wrap `step` in torch's hooks a second time. Hooks that users register
     # here reach the wrapped optimizer by __getattr__.
+    @explains_arguments
     def __init__(
         self,
         optimizer: Optimizer,
@@ -385,7 +387,17 @@ class Warmed(Optimizer):
             raise AttributeError(name)
         if hasattr(type(self), name):  # a property of ours has failed: show its error
             return object.__getattribute__(self, name)
-        return getattr(self.wrapped, name)
+        try:
+            return getattr(self.wrapped, name)
+        except AttributeError:
+            if name not in ATTRIBUTES:
+                raise
+        wrapped = type(self.wrapped).__name__
+        raise AttributeError(
+            f"Warmed and {wrapped} have no {name!r}. Use {ATTRIBUTES[name]}.",
+            name=name,
+            obj=self,
+        )
 
     def zero_grad(self, *args: Any, **kwargs: Any) -> None:
         """Resets the gradients of the wrapped optimizer's parameters."""

@@ -24,6 +24,8 @@ from warmopt._keys import (
     Group,
 )
 from warmopt._optimizers.second_moments import beta2
+from warmopt._tell import tell
+from warmopt._words import did_you_mean
 
 __all__ = ["States"]
 
@@ -90,6 +92,7 @@ class States:
         for group in groups:
             if DONE not in group:
                 self.check_new(group, "a new param group")
+                self._tell_near_misses(group)
             self.begin(group)
             for key in (UPDATES, DONE):
                 own = group.get(key)
@@ -98,6 +101,14 @@ class States:
                 if isinstance(own, Tensor) and (id(own) in seen or own.is_inference()):
                     group[key] = own = own.clone()
                 seen.add(id(own))
+
+    def _tell_near_misses(self, group: Group) -> None:
+        """Warns of keys that are almost ours: nothing would read them."""
+        ours = [self.ramps.steps_key, self.ramps.start_key]
+        known = {*self.keys, *ours, *getattr(self._optimizer, "defaults", {})}
+        for key in group:
+            if key not in known and (hint := did_you_mean(str(key), ours)):
+                tell(f"A param group has the key {key!r}, which nothing reads.{hint}")
 
     def _from_beta2(self, group: Group) -> float:
         """Length in updates if the mode takes it from beta2; else 0."""
