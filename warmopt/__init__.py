@@ -17,7 +17,7 @@ or to the right of it on its own line. What begins with an underscore is not for
     _optimizers: couplings second_moments known     what is known of other optimizers
     _keys _device _tell _words                      keys, devices, warnings, near misses
     criteria shapes                                 rules and formulas: pure functions
-    _tools: plots                                   pictures
+    _tools: plots svg                               pictures
 """
 
 __all__ = ["Adaptive", "Trace", "Warmed", "__version__", "replay"]

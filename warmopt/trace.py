@@ -81,6 +81,13 @@ class Trace:
         self.pools: dict[int, Recorded] = {}
         self.rows: list[dict[str, Any]] = []
 
+    def __repr__(self) -> str:
+        if not self.rows:
+            return "Trace(no readings)"
+        first, last = self.rows[0]["update"], self.rows[-1]["update"]
+        pools = f"pools {sorted(self.pools)}"
+        return f"Trace({len(self)} readings, updates {first} to {last}, {pools})"
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -187,6 +194,10 @@ class Replay(NamedTuple):
     end: int | None
     reason: str | None
     verdicts: list[bool]
+
+    def __repr__(self) -> str:
+        settled = f"settled in {sum(self.verdicts)} of {len(self.verdicts)} readings"
+        return f"Replay(end={self.end}, reason={self.reason!r}, {settled})"
 
 
 def replay(

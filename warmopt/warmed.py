@@ -7,6 +7,7 @@ scheduler has set. While the wrapped optimizer steps, it is that value x factor.
 from __future__ import annotations
 
 import functools
+import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from warmopt._keys import UPDATES, Group, are_same
 from warmopt._optimizers.couplings import check_coupling, has_stepped
 from warmopt._optimizers.second_moments import check_has_second_moment
 from warmopt._tell import tell
+from warmopt._tools.svg import curve
 from warmopt._update.compiling import stay_untraced
 from warmopt._update.plain import UNUSUAL
 from warmopt._update.planner import Planner
@@ -367,6 +369,24 @@ class Warmed(Optimizer):
         return [used[id(group)] for group in groups]
 
     def __repr__(self) -> str:
+        lines = "\n    ".join(self._status())
+        # What the lines say need not be printed a second time with the groups.
+        wrapped = _without(self.wrapped, self._states.keys)
+        return f"{_called(self).__name__} (\n    {lines}\n) {wrapped}"
+
+    def _repr_html_(self) -> str:
+        """Where the warmup stands, for notebooks: in words, and as a picture."""
+        words = html.escape("\n".join([_called(self).__name__, *self._status()]))
+        picture = ""
+        for group in filter(self._ramps.is_warming, self._groups()):
+            ramp = self._ramps.ramp(group)
+            values = [ramp.factor(ramp.last * n / 60) for n in range(61)]
+            picture = curve(values, min(int(group[UPDATES]) / ramp.last, 1.0))
+            break  # the first group that warms
+        return f"<pre>{words}</pre>{picture}"
+
+    def _status(self) -> list[str]:
+        """The mode, where each group stands, and what is watched."""
         states = list(map(self._ramps.describe, self._groups()))
         if len(set(states)) > 1:
             states = [f"group {index}: {state}" for index, state in enumerate(states)]
@@ -374,9 +394,7 @@ class Warmed(Optimizer):
             states = states[:1]
         watchers = self._planner.watchers
         watched = [text for watcher in watchers if (text := watcher.describe())]
-        mode = f"mode: {self._ramps.schedule.mode}"
-        lines = "\n    ".join([mode, *states, *watched])
-        return f"{_called(self).__name__} (\n    {lines}\n) {self.wrapped!r}"
+        return [f"mode: {self._ramps.schedule.mode}", *states, *watched]
 
     # --- all else is the wrapped optimizer's --------------------------------------
 
@@ -507,6 +525,19 @@ def _named_after(cls: Any, name: str) -> Any:
     """
     content = {"__module__": cls.__module__, "__doc__": cls.__doc__, "_called": cls}
     return type(name, (cls,), content)
+
+
+def _without(optimizer: Optimizer, keys: Sequence[str]) -> str:
+    """The repr of an optimizer, without some entries of its param groups."""
+    cls = type(optimizer)
+    if cls.__repr__ is not Optimizer.__repr__:
+        return repr(optimizer)
+    groups = [
+        {key: value for key, value in group.items() if key not in keys}
+        for group in optimizer.param_groups
+    ]
+    shown: Any = type(cls.__name__, (), {"param_groups": groups})()
+    return Optimizer.__repr__(shown)
 
 
 def _blank(cls: Any) -> Any:

@@ -10,7 +10,8 @@ from torch.nn import Parameter
 
 from tests.support.optimizers import sgd
 from tests.support.reference import lrs, watch
-from warmopt import Warmed
+from warmopt import Adaptive, Trace, Warmed, replay
+from warmopt.criteria import InverseRootVariance
 
 
 def test_get_last_lr_is_what_the_step_used() -> None:
@@ -114,3 +115,71 @@ def test_repr_tells_where_the_warmup_stands() -> None:
     assert repr(warmed).startswith(head)
     warmed.rewarm(groups=[0], steps=0)
     assert repr(warmed).startswith("Warmed (\n    mode: linear\n    done\n) SGD (\n")
+
+
+class Named(torch.optim.SGD):
+    def __repr__(self) -> str:
+        return "mine"
+
+
+def test_repr_shows_each_thing_once_and_no_state_of_the_warmup() -> None:
+    """Above all not the window of samples, which has many lines."""
+    params = [Parameter(torch.zeros(16)) for _ in range(40)]
+    adam = torch.optim.AdamW([{"params": params, "name": "body"}], lr=0.5)
+    bare = repr(adam)
+    warmed = Warmed(adam, steps=1000, mode=Adaptive(lambda reading: False, every=1))
+    for _ in range(8):
+        for param in params:
+            param.grad = torch.randn(16)
+        warmed.step()
+    assert repr(warmed) == (
+        "Warmed (\n"
+        "    mode: adaptive(linear)\n"
+        "    8 of at most 1000 updates done, next factor 0.009\n"
+        "    watching 100% of the parameters\n"
+        f") {bare}"
+    )
+    untuned = Warmed(torch.optim.AdamW(params), mode="untuned_linear")
+    assert "0 of 2000 updates done" in repr(untuned)
+    assert "warmup_" not in repr(untuned)
+    own = Named([{"params": params, "warmup_steps": 7}], lr=1.0)
+    assert repr(Warmed(own, steps=3)).endswith(") mine")
+    kept = Warmed(torch.optim.SGD([{"params": params, "warmup_steps": 7}], 1.0), 3)
+    assert "warmup_steps: 7" in repr(kept)
+
+
+def test_a_notebook_shows_where_the_warmup_stands() -> None:
+    from xml.etree import ElementTree
+
+    params = [Parameter(torch.zeros(1)) for _ in range(2)]
+    groups = [{"params": params[:1], "warmup_steps": 0}, {"params": params[1:]}]
+    warmed = Warmed(torch.optim.SGD(groups, lr=1.0), steps=4)
+    for done in range(5):
+        shown = ElementTree.fromstring(f"<div>{warmed._repr_html_()}</div>")
+        words = shown.findtext("pre")
+        drawn = shown.find("{*}svg")
+        if done == 4:
+            assert words == "Warmed\nmode: linear\ndone"
+            assert drawn is None
+        else:
+            assert f"group 1: {done} of 4 updates done" in words
+            dot, line = drawn.find("{*}circle"), drawn.find("{*}polyline")
+            points = line.get("points").split()
+            assert f"{dot.get('cx')},{dot.get('cy')}" == points[15 * done]
+        warmed.step()
+    assert "svg" not in Warmed(sgd()[1], steps=0)._repr_html_()
+
+
+def test_traces_and_replays_have_a_short_repr() -> None:
+    trace, param = Trace(), Parameter(torch.zeros(8))
+    assert repr(trace) == "Trace(no readings)"
+    warmed = Warmed(torch.optim.Adam([param]), steps=60, trace=trace)
+    for _ in range(60):
+        param.grad = torch.ones(8)
+        warmed.step()
+    assert repr(trace) == "Trace(11 readings, updates 5 to 55, pools [0])"
+    result = replay(trace, InverseRootVariance())
+    assert repr(result) == (
+        f"Replay(end=40, reason='settled', settled in {sum(result.verdicts)} of "
+        f"{len(result.verdicts)} readings)"
+    )
