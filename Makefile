@@ -27,6 +27,8 @@ test: .venv/installed-test
 	$(BIN)/python -m pytest --cov --numprocesses auto --dist loadgroup -rxs
 
 # Another torch, in an environment of its own. What torch itself needs is not pinned.
+# It runs all tests but those of this repository's own tools, which `make test` runs.
+TOOLS = benchmarks cli demo gpu packaging site study typing versions
 TORCH ?= 2.6.0
 OTHER = build/torch-$(TORCH)
 test-torch:
@@ -40,6 +42,7 @@ test-torch:
 	$(OTHER)/bin/python -c 'import torchao.optim' || $(OTHER)/bin/python -m pip uninstall --quiet --yes torchao
 	[ -z "$(WITH)" ] || $(OTHER)/bin/python -m pip install --quiet $(WITH)
 	$(OTHER)/bin/python -m pytest --numprocesses auto --dist loadgroup -rxs \
+		$(patsubst %,--ignore=tests/project/test_%.py,$(TOOLS)) \
 		--write-record=tests/records/torch-$(TORCH).json
 
 test-long: .venv/installed-test

@@ -16,10 +16,10 @@ or to the right of it on its own line. What begins with an underscore is not for
     trace adaptive aligned                          a warmup that may end early, or hold
     _pace _climb                                    the ramp, and the pace of a group
     _optimizers: couplings second_moments known     what is known of other optimizers
-    _keys _device                                   keys in groups; tensors on devices
+    _keys _device _tell _words                      keys, devices, warnings, near misses
     _torch                                          private names of torch, guarded
     criteria shapes                                 rules and formulas: pure functions
-    _tools: plots                                   pictures
+    _tools: plots svg                               pictures
 """
 
 __all__ = ["Adaptive", "Aligned", "Trace", "Warmed", "__version__", "replay"]

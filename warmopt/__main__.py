@@ -6,7 +6,8 @@ import sys
 
 def main() -> None:
     """Runs the command line, or says which packages to install for it."""
-    if any(importlib.util.find_spec(name) is None for name in ("typer", "rich")):
+    needed = ("typer", "rich", "matplotlib", "plotext")
+    if any(importlib.util.find_spec(name) is None for name in needed):
         sys.exit(
             "The command line of warmopt needs a few more packages. Install them "
             "with: pip install 'warmopt[cli]'"

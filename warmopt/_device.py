@@ -7,8 +7,9 @@ factor is looked up in a table, and the host reads nothing.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,12 +21,33 @@ __all__ = [
     "is_capturing",
     "like_lr",
     "may_capture",
+    "normal_tensors",
     "to_device",
 ]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MOST_ENTRIES = 1_000_000  # in a table, so a tensor LR cannot warm up for longer
 
 
+def normal_tensors(function: Callable[P, T]) -> Callable[P, T]:
+    """Lets a function make normal tensors under `torch.inference_mode` too.
+
+    Tensors of that mode could not be changed, nor have a gradient, outside of it.
+    """
+
+    @functools.wraps(function)
+    def making(*args: P.args, **kwargs: P.kwargs) -> T:
+        if not torch.is_inference_mode_enabled():
+            return function(*args, **kwargs)
+        with torch.inference_mode(False), torch.no_grad():
+            return function(*args, **kwargs)
+
+    return making
+
+
+@normal_tensors
 def factor_table(factor: Callable[[int], float], last: int, lr: Tensor) -> Tensor:
     """The factors of the updates 1 to `last`, and then a 1, as one tensor.
 
@@ -46,6 +68,7 @@ def factor_table(factor: Callable[[int], float], last: int, lr: Tensor) -> Tenso
     return torch.tensor([*factors, 1.0], dtype=dtype, device=lr.device)
 
 
+@normal_tensors
 def like_lr(value: Any, lr: Any) -> Any:
     """A number in the form that fits the LR.
 

@@ -89,7 +89,7 @@ def step_runs_hooks(wrapped: Optimizer) -> bool:
     step: Any = wrapped.step
     if hasattr(step, "_wrapped_by_lr_sched") and not hasattr(step, "__wrapped__"):
         step = type(wrapped).step
-    return getattr(step, "hooked", False)
+    return getattr(step, "hooked", None) is True  # a mock has every attribute
 
 
 # --- tensors -------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from warmopt._pace import Pace, Ramp, Sampling
 from warmopt.criteria import Criterion, InverseRootVariance, Reading, name_of
 from warmopt.shapes import MODES, FixedMode
 
-__all__ = ["Adaptive", "OnSettled", "check_criterion"]
+__all__ = ["Adaptive", "OnSettled", "check_criterion", "verdict"]
 
 OnSettled = Literal["accelerate", "ramp", "end"]
 
@@ -208,7 +208,7 @@ class Adaptive(Pace):
 
     def judge(self, groups: Sequence[Group], reading: Reading) -> bool:
         """Sets the pace of the next updates; returns whether it has settled."""
-        settled = bool(self.criterion(reading))
+        settled = verdict(self.criterion, reading)
         for group in groups:
             group[SETTLED] = settled
         return settled
@@ -217,6 +217,17 @@ class Adaptive(Pace):
         """What a `Trace` notes of the pace."""
         name = name_of(self.criterion)
         return {"criterion": name, "on_settled": self.on_settled, "fast": self.fast}
+
+
+def verdict(criterion: Criterion, reading: Reading) -> bool:
+    """What a criterion says of a reading. Raises a TypeError if it says nothing."""
+    said: Any = criterion(reading)
+    if said is None or isinstance(said, str):
+        raise TypeError(
+            f"criterion {name_of(criterion)} must return a bool, got {said!r}."
+            + (" Does it lack a return?" if said is None else "")
+        )
+    return bool(said)
 
 
 def check_criterion(name: str, criterion: object) -> None:

@@ -22,9 +22,9 @@ class EffectiveLRMonitor(Callback):
     Lightning's `LearningRateMonitor` logs the base LR, which is `group["lr"]`. This
     callback logs `effective_lr/AdamW` and `warmup_factor/AdamW` at the same steps, for
     every optimizer that is a `Warmed`, with the class name of the wrapped optimizer.
-    The names follow the rules of Lightning: the second optimizer of a class is
-    `AdamW-1`. If there are several param groups, they are `AdamW/pg1` and so on, or
-    have their own `name`.
+    The names follow those of Lightning: the second optimizer of a class is `AdamW-1`.
+    If there are several param groups, they are `AdamW/pg1` and so on, or have their own
+    `name`.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -48,9 +48,9 @@ def _metrics(trainer: Trainer) -> Iterator[tuple[str, float]]:
     """Yields the name and the value of each number to log."""
     seen: Counter[str] = Counter()
     for warmed in trainer.optimizers:
+        name = type(getattr(warmed, "wrapped", warmed)).__name__
+        count, seen[name] = seen[name], seen[name] + 1
         if isinstance(warmed, Warmed):
-            name = type(warmed.wrapped).__name__
-            count, seen[name] = seen[name], seen[name] + 1
             name += f"-{count}" if count else ""
             groups, factors = warmed.param_groups, warmed.factors
             for number, (group, factor) in enumerate(zip(groups, factors, strict=True)):

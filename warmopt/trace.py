@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from warmopt._climb import RAMPING, Climb
 from warmopt._keys import CLIMB, FAST, SETTLED, UPDATES
 from warmopt._pace import Ramp
-from warmopt.adaptive import Adaptive, OnSettled
+from warmopt.adaptive import Adaptive, OnSettled, verdict
 from warmopt.aligned import Aligned
 from warmopt.criteria import Criterion, Reading, name_of
 from warmopt.shapes import linear
@@ -85,6 +85,13 @@ class Trace:
     def __init__(self) -> None:
         self.pools: dict[int, Recorded] = {}
         self.rows: list[dict[str, Any]] = []
+
+    def __repr__(self) -> str:
+        if not self.rows:
+            return "Trace(no readings)"
+        first, last = self.rows[0]["update"], self.rows[-1]["update"]
+        pools = f"pools {sorted(self.pools)}"
+        return f"Trace({len(self)} readings, updates {first} to {last}, {pools})"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -195,6 +202,10 @@ class Replay(NamedTuple):
     verdicts: list[bool]
     factors: list[float] = []  # noqa: RUF012 (it is never changed)
 
+    def __repr__(self) -> str:
+        settled = f"settled in {sum(self.verdicts)} of {len(self.verdicts)} readings"
+        return f"Replay(end={self.end}, reason={self.reason!r}, {settled})"
+
 
 def replay(
     trace: Trace,
@@ -230,7 +241,7 @@ def replay(
         on_settled=known.on_settled if on_settled is None else on_settled,
         fast=known.fast if fast is None else fast,
     )
-    verdicts = [bool(criterion(_reading(row))) for row in rows]
+    verdicts = [verdict(criterion, _reading(row)) for row in rows]
     judged = dict(zip((row["judged_after"] for row in rows), verdicts, strict=True))
     # After this update there may be verdicts that the record does not know.
     through = max([known.first_verdict, *(row + known.every for row in judged)])
@@ -291,5 +302,5 @@ def verdicts_of(criteria: Sequence[Criterion], reading: Reading) -> dict[str, bo
         name = name_of(criterion)
         seen[name] += 1
         number = f" ({seen[name]})" if seen[name] > 1 else ""
-        verdicts[name + number] = bool(criterion(reading))
+        verdicts[name + number] = verdict(criterion, reading)
     return verdicts

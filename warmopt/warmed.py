@@ -6,22 +6,32 @@ scheduler has set. While the wrapped optimizer steps, it is that value x factor.
 
 from __future__ import annotations
 
+import functools
+import html
 from collections.abc import Sequence
 from typing import Any
 
 from torch.optim import Optimizer
 
-from warmopt._groups.loading import Hooks, checked_and_completed, is_same_load
+from warmopt._groups.loading import (
+    Hooks,
+    checked_and_completed,
+    is_same_load,
+    with_entries,
+)
 from warmopt._groups.ramps import Ramps
 from warmopt._groups.schedule import ModeLike, ModeName, Schedule
 from warmopt._groups.state import States
-from warmopt._keys import Group, are_same
-from warmopt._optimizers.couplings import check_coupling
+from warmopt._keys import UPDATES, Group, are_same
+from warmopt._optimizers.couplings import check_coupling, has_stepped
 from warmopt._optimizers.second_moments import check_has_second_moment
+from warmopt._tell import tell
+from warmopt._tools.svg import curve
 from warmopt._update.compiling import stay_untraced
 from warmopt._update.plain import UNUSUAL
 from warmopt._update.planner import Planner
 from warmopt._update.update import momentum_key
+from warmopt._words import ATTRIBUTES, explains_arguments
 from warmopt.adaptive import check_criterion
 from warmopt.criteria import Criterion
 from warmopt.trace import Trace
@@ -141,6 +151,7 @@ class Warmed(Optimizer):
     # Optimizer.__init__ is not called: it would make groups, state and hooks of our
     # own, and wrap `step` in torch's hooks a second time. Hooks that users register
     # here reach the wrapped optimizer by __getattr__.
+    @explains_arguments
     def __init__(
         self,
         optimizer: Optimizer,
@@ -163,9 +174,9 @@ class Warmed(Optimizer):
         if isinstance(optimizer, Warmed):
             raise ValueError(
                 "optimizer must not be Warmed already, got a Warmed around "
-                f"{type(optimizer.wrapped).__name__}. Call its rewarm() to warm again."
+                f"{type(optimizer.wrapped).__name__}. Call its rewarm() to warm again, "
+                "or wrap optimizer.wrapped to go on with other arguments."
             )
-        check_coupling(optimizer)
         schedule = Schedule(mode, steps, start, offset, total_steps)
         if momentum_start is not None:
             momentum_start = _checked_momentum(momentum_start, schedule, optimizer)
@@ -179,23 +190,38 @@ class Warmed(Optimizer):
             check_has_second_moment(optimizer, moment)
         ramps = Ramps(schedule, optimizer)
         states = States(ramps, optimizer)
-        for index, group in enumerate(optimizer.param_groups):
+        groups = optimizer.param_groups
+        if any(map(states.may_warm, groups)):
+            check_coupling(optimizer)
+        for index, group in enumerate(groups):
             states.check_new(group, f"param group {index}")
 
+        is_again = any(Hooks.found_on(optimizer))
         self.wrapped: Optimizer = optimizer
         self.trace = Trace() if trace is None and watch else trace
         self._ramps, self._states = ramps, states
         self._momentum_start, self._watch = momentum_start, watch
         self._start()
+        if is_again and any(group.get(UPDATES) for group in groups):
+            where = "; ".join(dict.fromkeys(map(ramps.describe, self._groups())))
+            tell(
+                f"{type(optimizer).__name__} was wrapped before, and its warmup goes "
+                f"on: {where}. Call rewarm() to begin again."
+            )
 
     def _start(self) -> None:
+        self.__class__ = _named_after(_called(self), type(self.wrapped).__name__)
         stay_untraced()
         # In one object, since frameworks copy our attributes into others.
         self._planner = Planner(
-            self._states, self._momentum_start, self._watch, self.trace
+            self._states,
+            self._momentum_start,
+            self._watch,
+            self.trace,
+            is_fresh=not has_stepped(self.wrapped),
         )
         self._planner.renew(self.wrapped)
-        Hooks(self).register(self.wrapped)
+        self._planner.guard = Hooks(self).register(self.wrapped)
 
     # --- the step -----------------------------------------------------------------
 
@@ -219,6 +245,8 @@ class Warmed(Optimizer):
         except (RuntimeError, ValueError):
             is_over = False
         if is_over:
+            if planner.is_asked:
+                planner.note_lrs(wrapped.param_groups)
             return wrapped.step(*args, **kwargs) if args or kwargs else wrapped.step()
         self._opt_called = True  # torch's schedulers ask whether a step came first
         return planner.run(wrapped, args, kwargs)
@@ -242,6 +270,8 @@ class Warmed(Optimizer):
         if isinstance(param_group, dict):
             index = len(self.wrapped.param_groups)
             whole = {**self.wrapped.defaults, **param_group}
+            if self._states.may_warm(whole):
+                self._check_before_the_first_warmup()
             self._states.check_new(whole, f"param group {index}")
         self._planner.catch_up(self.wrapped)  # the last step did not have the group
         self.wrapped.add_param_group(param_group)
@@ -279,14 +309,21 @@ class Warmed(Optimizer):
         states, planner = self._states, self._planner
         if steps is not None:
             steps = self._ramps.schedule.checked_steps("steps", steps)
+        if steps:
+            self._check_before_the_first_warmup()
         for index, group in chosen.items():
             states.check(group, f"param group {index}")
-            states.rehearse_restart(group, steps)
+            states.rehearse_restart(group, steps, f"param group {index}")
         planner.catch_up(self.wrapped)  # the last update belongs to the warmup before
         for group in chosen.values():
             states.restart(group, steps)
         planner.forget()
         planner.renew(self.wrapped)
+
+    def _check_before_the_first_warmup(self) -> None:
+        """Asks whether a warmup does harm, if nothing has warmed (`steps=0`) so far."""
+        if not any(UPDATES in group for group in self.wrapped.param_groups):
+            check_coupling(self.wrapped)
 
     # --- what users ask -----------------------------------------------------------
 
@@ -326,19 +363,37 @@ class Warmed(Optimizer):
     def get_last_lr(self) -> list[Any]:
         """Effective LR of each group: what the wrapped optimizer used in the last step.
 
-        Before the first step it is the LR that this step will use. After the warmup it
-        is `group["lr"]`. A tensor LR gives a tensor.
+        Before the first step it is the LR that this step will use. A tensor LR gives a
+        new tensor. After the warmup, a step remembers its LRs only if this was called
+        before. So a first call at that time gives `group["lr"]` as it is.
         """
-        groups = self.wrapped.param_groups
-        if are_same(self._planner.passes_on, groups):
-            return [group["lr"] for group in groups]
-        used = self._planner.last_lrs()
+        planner, groups = self._planner, self.wrapped.param_groups
+        planner.is_asked = True
+        used = planner.last_lrs()
         if not all(id(group) in used for group in groups):
             for group, factor in zip(groups, self.factors, strict=True):
                 used.setdefault(id(group), group["lr"] * factor)
         return [used[id(group)] for group in groups]
 
     def __repr__(self) -> str:
+        lines = "\n    ".join(self._status())
+        # What the lines say need not be printed a second time with the groups.
+        wrapped = _without(self.wrapped, self._states.keys)
+        return f"{_called(self).__name__} (\n    {lines}\n) {wrapped}"
+
+    def _repr_html_(self) -> str:
+        """Where the warmup stands, for notebooks: in words, and as a picture."""
+        words = html.escape("\n".join([_called(self).__name__, *self._status()]))
+        picture = ""
+        for group in filter(self._ramps.is_warming, self._groups()):
+            ramp = self._ramps.ramp(group)
+            values = [ramp.factor(ramp.last * n / 60) for n in range(61)]
+            picture = curve(values, min(int(group[UPDATES]) / ramp.last, 1.0))
+            break  # the first group that warms
+        return f"<pre>{words}</pre>{picture}"
+
+    def _status(self) -> list[str]:
+        """The mode, where each group stands, and what is watched."""
         states = list(map(self._ramps.describe, self._groups()))
         if len(set(states)) > 1:
             states = [f"group {index}: {state}" for index, state in enumerate(states)]
@@ -346,9 +401,7 @@ class Warmed(Optimizer):
             states = states[:1]
         watchers = self._planner.watchers
         watched = [text for watcher in watchers if (text := watcher.describe())]
-        mode = f"mode: {self._ramps.schedule.mode}"
-        lines = "\n    ".join([mode, *states, *watched])
-        return f"Warmed (\n    {lines}\n) {self.wrapped!r}"
+        return [f"mode: {self._ramps.schedule.mode}", *states, *watched]
 
     # --- all else is the wrapped optimizer's --------------------------------------
 
@@ -359,16 +412,35 @@ class Warmed(Optimizer):
             raise AttributeError(name)
         if hasattr(type(self), name):  # a property of ours has failed: show its error
             return object.__getattribute__(self, name)
-        return getattr(self.wrapped, name)
+        try:
+            return getattr(self.wrapped, name)
+        except AttributeError:
+            if name not in ATTRIBUTES:
+                raise
+        wrapped = type(self.wrapped).__name__
+        raise AttributeError(
+            f"Warmed and {wrapped} have no {name!r}. Use {ATTRIBUTES[name]}.",
+            name=name,
+            obj=self,
+        )
 
     def zero_grad(self, *args: Any, **kwargs: Any) -> None:
         """Resets the gradients of the wrapped optimizer's parameters."""
         self.wrapped.zero_grad(*args, **kwargs)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The wrapped optimizer's state dict; its param groups hold the warmup."""
-        self._before_save()  # a hook does the same, but not every class runs them
-        return self.wrapped.state_dict(*args, **kwargs)
+        """The wrapped optimizer's state dict; its param groups hold the warmup.
+
+        It may be taken at any time. In the middle of a step, say from a handler of a
+        signal, it has the base LR, and the count before the step.
+        """
+        self._before_save()  # hooks do the same, but not every class runs them
+        state_dict = self.wrapped.state_dict(*args, **kwargs)
+        return (
+            state_dict
+            if self._planner.in_flight is None
+            else self._after_save(state_dict)
+        )
 
     def load_state_dict(
         self, state_dict: dict[str, Any], *args: Any, **kwargs: Any
@@ -393,21 +465,45 @@ class Warmed(Optimizer):
         finally:
             self._planner.loading = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _blank, (_called(self),), self.__getstate__()
+
     def __getstate__(self) -> dict[str, Any]:
         # Not saved: a `step` that somebody has patched in, and what follows from the
         # groups.
         lost = ("step", "_planner")
         self._before_save()
-        return {key: value for key, value in vars(self).items() if key not in lost}
+        kept = {key: value for key, value in vars(self).items() if key not in lost}
+        # In the middle of a step, the wrapped optimizer is saved as it is then.
+        return {**kept, "_at_rest": self._planner.at_rest(self.wrapped.param_groups)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        entries = vars(self).pop("_at_rest")
+        for group, own in zip(self.wrapped.param_groups, entries, strict=True):
+            group.update(own)
         self._start()
 
     # --- what the hooks on the wrapped optimizer ask: see loading.Hooks -------------
 
+    def _before_step_alone(self) -> bool:
+        """Warns if the wrapped optimizer is stepped though it should warm up."""
+        # torch.distributed.checkpoint makes a step at LR 0.
+        if self.done or not any(group["lr"] for group in self.wrapped.param_groups):
+            return False
+        name = type(self.wrapped).__name__
+        tell(
+            f"{name} is stepped by itself, so at its full LR: it only warms up in the "
+            "step of the Warmed around it. Step that one, or build it with steps=0."
+        )
+        return True
+
     def _before_save(self) -> None:
         self._planner.catch_up(self.wrapped)
+
+    def _after_save(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        entries = self._planner.at_rest(self.wrapped.param_groups)
+        return with_entries(state_dict, entries)
 
     def _before_load(self, state_dict: dict[str, Any]) -> dict[str, Any]:
         planner = self._planner
@@ -425,6 +521,42 @@ class Warmed(Optimizer):
         self._planner.loading = None
         self._planner.forget()
         self._planner.renew(self.wrapped)
+
+
+@functools.cache
+def _named_after(cls: Any, name: str) -> Any:
+    """A subclass of a `Warmed` that has the name of the wrapped optimizer's class.
+
+    Loggers name an optimizer by its class, as Lightning does (`lr-SGD`), and those
+    names should not change when it is wrapped.
+    """
+    content = {"__module__": cls.__module__, "__doc__": cls.__doc__, "_called": cls}
+    return type(name, (cls,), content)
+
+
+def _without(optimizer: Optimizer, keys: Sequence[str]) -> str:
+    """The repr of an optimizer, without some entries of its param groups."""
+    cls = type(optimizer)
+    if cls.__repr__ is not Optimizer.__repr__:
+        return repr(optimizer)
+    groups = [
+        {key: value for key, value in group.items() if key not in keys}
+        for group in optimizer.param_groups
+    ]
+    shown: Any = type(cls.__name__, (), {"param_groups": groups})()
+    return Optimizer.__repr__(shown)
+
+
+def _blank(cls: Any) -> Any:
+    """A new object of a class, for pickle to fill. It is called by its name there."""
+    return cls.__new__(cls)
+
+
+def _called(warmed: Warmed) -> type:
+    """The class that the user has called."""
+    cls = type(warmed)
+    called: type = vars(cls).get("_called", cls)
+    return called
 
 
 def _checked_watch(watch: Sequence[Criterion]) -> tuple[Criterion, ...]:

@@ -22,7 +22,12 @@ from benchmarks.study.store import Store, key_of
 
 
 def main(
-    file: Annotated[Path, typer.Argument(help="The grid: benchmarks/study/*.toml.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="The grid: benchmarks/study/*.toml.", exists=True, dir_okay=False
+        ),
+    ],
     workers: Annotated[int, typer.Option(min=1)] = os.cpu_count() or 1,
     report: Annotated[bool, typer.Option(help="Only render the page.")] = False,
     device: Annotated[str, typer.Option(help="cpu, or cuda: all GPUs.")] = "cpu",

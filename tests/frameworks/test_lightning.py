@@ -178,7 +178,7 @@ def test_effective_lr_is_logged_beside_the_base_lr(tmp_path: Path) -> None:
     updates = range(1, BATCHES, 2)
     assert columns == {
         "step": [update for update in updates for _ in range(2)],
-        "lr-Warmed": [LR * decay(update) for update in updates],
+        "lr-AdamW": [LR * decay(update) for update in updates],
         "effective_lr/AdamW": net.used[1::2],
         "warmup_factor/AdamW": [factor(update) for update in updates],
     }
@@ -207,11 +207,38 @@ def test_every_group_of_every_warmed_optimizer_is_logged(tmp_path: Path) -> None
         "step": [0, 1, 2],
         "effective_lr/SGD/pg1": [0.25, 0.5, 0.75],
         "effective_lr/SGD/pg2": [0.5, 1.0, 1.0],
-        "effective_lr/SGD-1/head": [0.5, 1.0, 1.5],
+        "effective_lr/SGD-2/head": [0.5, 1.0, 1.5],
         "warmup_factor/SGD/pg1": [0.25, 0.5, 0.75],
         "warmup_factor/SGD/pg2": [0.5, 1.0, 1.0],
-        "warmup_factor/SGD-1/head": [0.25, 0.5, 0.75],
+        "warmup_factor/SGD-2/head": [0.25, 0.5, 0.75],
     }
+
+
+def test_wrapping_changes_no_name_in_the_logs(tmp_path: Path) -> None:
+    """So that what was told to look at `lr-SGD` still finds it."""
+    from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
+    from lightning.pytorch.loggers import CSVLogger
+
+    def names(wrap: bool) -> list[str]:
+        class Net(module_class()):
+            def configure_optimizers(self) -> Any:
+                params = list(self.parameters())
+                inner = [torch.optim.SGD(params, 0.1), torch.optim.Adam(params)]
+                inner.append(torch.optim.SGD(params, 0.2))
+                return [Warmed(each, steps=4) if wrap else each for each in inner]
+
+            def training_step(self, batch: Tensor, index: int) -> None:
+                for optimizer in self.optimizers():
+                    optimizer.step()
+
+        monitor = LearningRateMonitor()
+        stop = EarlyStopping("lr-SGD", check_on_train_epoch_end=True)
+        logger = CSVLogger(tmp_path / str(wrap))
+        options = {"logger": logger, "log_every_n_steps": 1}
+        fit(Net(manual=True), callbacks=[monitor, stop], **options)
+        return list(monitor.lrs)
+
+    assert names(wrap=True) == names(wrap=False) == ["lr-SGD", "lr-Adam", "lr-SGD-1"]
 
 
 # --- Fabric ---------------------------------------------------------------------------

@@ -269,7 +269,7 @@ def test_what_cannot_be_wrapped_is_refused() -> None:
         Warmed(Warmed(sgd(), steps=10), steps=10)
     assert str(refused.value) == (
         "optimizer must not be Warmed already, got a Warmed around SGD. Call its "
-        "rewarm() to warm again."
+        "rewarm() to warm again, or wrap optimizer.wrapped to go on with other arguments."
     )
 
 
@@ -505,3 +505,16 @@ def test_a_state_of_another_function_is_refused_by_its_name(lacks: str) -> None:
         ValueError, match=r"begun with, 'mine' .* got 'mine\(power=2\)'"
     ):
         other.load_state_dict(state)
+
+
+@pytest.mark.parametrize("groups", [3, 0.5, True])
+def test_loaded_groups_that_are_no_list_are_refused(groups: object) -> None:
+    warmed = Warmed(sgd(), steps=4)
+    before = warmed.state_dict()
+    with pytest.raises(TypeError) as refused:
+        warmed.load_state_dict({"state": {}, "param_groups": groups})
+    assert str(refused.value) == (
+        f"param_groups of the loaded state must be a list of dicts, got {groups!r}. "
+        "Load what state_dict() has returned."
+    )
+    assert warmed.state_dict() == before

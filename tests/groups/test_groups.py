@@ -135,8 +135,8 @@ def test_only_the_group_with_a_length_warms_where_steps_is_0() -> None:
 
 
 def test_a_groups_ratio_is_a_share_of_total_steps() -> None:
-    group = {"params": [Parameter(torch.zeros(1))], "warmup_steps": 0.02}
-    warmed = Warmed(torch.optim.SGD([group], lr=1.0), steps=1000, total_steps=100)
+    group = {"params": [Parameter(torch.zeros(1))], "warmup_steps": 0.002}
+    warmed = Warmed(torch.optim.SGD([group], lr=1.0), steps=1000, total_steps=1000)
     assert effective(warmed, 2) == [0.5, 1.0]
     assert warmed.param_groups[0]["warmup_steps"] == 2
 

@@ -42,6 +42,20 @@ def test_rewarm_of_no_length_ends_a_warmup_of_an_untuned_mode() -> None:
     assert warmed.factors == [1 / 2000]
 
 
+def test_rewarm_takes_the_length_of_the_last_warmup_also_after_one_of_no_length() -> (
+    None
+):
+    warmed, resumed = (Warmed(sgd()[1], steps=100) for _ in range(2))
+    warmed.rewarm(10)
+    warmed.rewarm(0)
+    assert warmed.done
+    resumed.load_state_dict(warmed.state_dict())
+    for each in (warmed, resumed):
+        assert each.done
+        each.rewarm()
+        assert each.factors == [0.1]
+
+
 @pytest.mark.parametrize("steps", [0, 1, 2])
 def test_the_shortest_lengths_are_saved_and_loaded(steps: int) -> None:
     warmed, resumed = (Warmed(sgd()[1], steps=4) for _ in range(2))

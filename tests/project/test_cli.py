@@ -6,13 +6,15 @@ import re
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import typer
 from torch.nn import Parameter
 from typer.testing import CliRunner
 
-from warmopt import Trace, Warmed, replay
+from warmopt import Trace, Warmed, __version__, replay
 from warmopt import __main__ as entry
 from warmopt._tools.cli import app
 from warmopt.criteria import Drift, InverseRootVariance
@@ -115,6 +117,43 @@ def test_without_the_extra_it_says_what_to_install(
         entry.main()
 
 
+@pytest.mark.parametrize("absent", ["typer", "rich", "matplotlib", "plotext"])
+def test_if_one_package_is_absent_it_says_what_to_install(
+    absent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = lambda name: None if name == absent else object()  # noqa: E731
+    monkeypatch.setattr(entry.importlib.util, "find_spec", found)
+    with pytest.raises(SystemExit, match=r"pip install 'warmopt\[cli\]'"):
+        entry.main()
+
+
+def test_it_says_its_version() -> None:
+    result = runner.invoke(app, ["--version"])
+    assert result.exit_code == 0
+    assert result.output == f"warmopt {__version__}, torch {torch.__version__}\n"
+
+
+def said(arguments: list[str], program: Any = app) -> str:
+    """What a command says that it refuses, without the box around it."""
+    result = runner.invoke(program, arguments)
+    assert result.exit_code == 2
+    return " ".join(result.output.replace("│", " ").split())
+
+
+def test_near_misses_are_named() -> None:
+    preview = ["preview", "--steps", "9", "--mode", "liner"]
+    assert "Did you mean 'linear'?" in said(preview)
+
+
+def test_files_that_do_not_exist_are_named() -> None:
+    from benchmarks.study.__main__ import main
+
+    study = typer.Typer()
+    study.command()(main)
+    assert "'nope' does not exist" in said(["replay", "nope"])
+    assert "'nope' does not exist" in said(["nope"], study)
+
+
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
     """The saved trace of a real warmup."""
@@ -161,6 +200,7 @@ def test_replay_takes_another_rule(trace: Path, options: str, said: str) -> None
     ("options", "said"),
     [
         ("--criterion mean", "criterion must be one of"),
+        ("--criterion drfit", "Did you mean 'drift'?"),
         ("--tol", "options must come in pairs"),
         ("--tol 0.5", "tol"),
         ("--threshold -1", "threshold must be"),

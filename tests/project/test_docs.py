@@ -14,6 +14,7 @@ import torch
 
 import warmopt
 from tests.support import ROOT, what_works
+from tests.support.features import needs_fsdp2, needs_torchao
 from warmopt import Trace, Warmed
 
 DOCS = ROOT / "docs"
@@ -61,6 +62,9 @@ def blocks(text: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
+NEEDED = {"fully_shard": needs_fsdp2, "torchao": needs_torchao}
+
+
 def programs() -> list[Any]:
     """The Python blocks of each page, joined to one program."""
     found = []
@@ -69,9 +73,10 @@ def programs() -> list[Any]:
         for part in text.split("\n## ") if page == BY_SECTION else [text]:
             title = part.partition("\n")[0]
             worker = pytest.mark.xdist_group(WORKERS.get(title, page))
+            needed = [mark for word, mark in NEEDED.items() if word in part]
             if code := "\n".join(blocks(part)):
                 name = f"{page}: {title}"
-                found.append(pytest.param(code, id=name, marks=worker))
+                found.append(pytest.param(code, id=name, marks=[worker, *needed]))
     return found
 
 

@@ -99,9 +99,104 @@ def test_apollo_with_a_warmup_of_its_own_is_refused() -> None:
     )
 
 
-def test_adafactor_that_ignores_the_lr_is_refused() -> None:
-    with pytest.raises(ValueError, match="build the optimizer with an lr"):
-        Warmed(torch_optimizer.Adafactor([param()]), steps=10)
+@pytest.mark.parametrize("lr", [None, 0.1])
+@pytest.mark.parametrize(
+    "cls", [torch_optimizer.Adafactor, pytorch_optimizer.AdaFactor]
+)
+def test_adafactor_that_ignores_the_lr_is_refused(cls: type, lr: float | None) -> None:
+    """By default it does, also if it is given one."""
+    with pytest.raises(ValueError, match="relative_step=True") as refused:
+        Warmed(cls([param()], lr=lr), steps=10)
+    assert str(refused.value) == (
+        f"{cls.__name__} must not be wrapped with relative_step=True: it sets its step "
+        "by itself, whatever the LR. Build it with relative_step=False and an lr."
+    )
+    Warmed(cls([param()], lr=0.1, relative_step=False), steps=10)
+
+
+def test_what_does_harm_is_refused_only_where_something_warms() -> None:
+    """`steps=0` scales nothing, so it takes every optimizer, without a word."""
+    for optimizer in (
+        pytorch_optimizer.Prodigy([param()]),
+        torch_optimizer.A2GradUni([param()]),
+        pytorch_optimizer.AdaFactor([param()]),
+    ):
+        warmed = Warmed(optimizer, steps=0)
+        with pytest.raises(ValueError, match="must not be wrapped"):
+            warmed.rewarm(5)
+        with pytest.raises(ValueError, match="must not be wrapped"):
+            warmed.add_param_group({"params": [param()], "warmup_steps": 5})
+        assert len(warmed.param_groups) == 1
+        assert "warmup_updates" not in warmed.param_groups[0]
+        warmed.rewarm()  # of length 0
+        warmed.add_param_group({"params": [param()]})
+    groups = [{"params": [param()], "warmup_steps": 5}]
+    with pytest.raises(ValueError, match="must not be wrapped"):
+        Warmed(pytorch_optimizer.Prodigy(groups), steps=0)
+    warmed = Warmed(torch.optim.RAdam([param()]), steps=0)
+    with pytest.warns(UserWarning, match="rectifies"):
+        warmed.rewarm(5)
+    warmed.rewarm(5)  # it was said
+
+
+# --- optimizers that hold others ----------------------------------------------------
+
+
+class Container(Optimizer):
+    """Drives optimizers of its own, and has param groups that nobody reads."""
+
+    def __init__(self, *inner: Optimizer, held: type = list) -> None:
+        params = [p for each in inner for g in each.param_groups for p in g["params"]]
+        super().__init__(params, {"lr": 1.0})
+        self.inner = dict(enumerate(inner)) if held is dict else held(inner)
+
+    def step(self, closure: None = None) -> None:
+        for each in self.inner.values() if isinstance(self.inner, dict) else self.inner:
+            each.step()
+
+
+@pytest.mark.parametrize("held", [list, tuple, dict])
+def test_a_container_whose_groups_nobody_reads_is_refused(held: type) -> None:
+    weights = [param(), param()]
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    inner = [torch.optim.SGD([weight], lr=1.0) for weight in weights]
+    with pytest.raises(ValueError, match="must not be wrapped") as refused:
+        Warmed(Container(*inner, held=held), steps=4)
+    assert str(refused.value) == (
+        "Container must not be wrapped: it steps other optimizers (inner), whose LRs "
+        "are not in its own param groups, so the warmup would have no effect. Wrap each "
+        "of those."
+    )
+    # The remedy:
+    container = Container(*[Warmed(each, steps=4) for each in inner], held=held)
+    container.step()
+    assert [weight[0, 0].item() for weight in weights] == [0.75, 0.75]
+
+
+@pytest.mark.filterwarnings("ignore:Lookahead moves to its slow weights")
+def test_a_warmup_around_a_warmup_is_refused_at_any_depth() -> None:
+    """Both factors would multiply: 1/16 at the first of 4 updates."""
+    inner = Warmed(torch.optim.SGD([param()], lr=1.0), steps=4)
+    for outer, held in (
+        (torch_optimizer.Lookahead(inner), "Lookahead"),
+        (torch_optimizer.Lookahead(torch_optimizer.Lookahead(inner)), "Lookahead"),
+        (Container(inner), "Container"),
+    ):
+        with pytest.raises(ValueError, match="must not be wrapped") as refused:
+            Warmed(outer, steps=4)
+        attribute = "inner" if held == "Container" else "optimizer"
+        assert str(refused.value) == (
+            f"{held} must not be wrapped: it holds one that is Warmed already "
+            f"({attribute}), and both factors multiply. Use {held} as it is."
+        )
+
+
+@pytest.mark.filterwarnings("ignore:Lookahead moves to its slow weights")
+def test_an_optimizer_that_shares_its_groups_with_one_that_it_holds_is_taken() -> None:
+    inner = torch.optim.SGD([param()], lr=1.0)
+    inner.state["loop"] = inner  # it may even hold itself
+    Warmed(torch_optimizer.Lookahead(inner), steps=4)
 
 
 # --- the harm ---------------------------------------------------------------------
@@ -330,24 +425,97 @@ def test_a_scheduler_that_warms_up_too_is_warned_of() -> None:
     warmed.step()  # it warns only once
 
 
-def test_a_scheduler_that_begins_at_zero_is_warned_of_at_the_first_real_update() -> (
-    None
-):
-    """As transformers' schedules do. A step at LR 0 may only save the state."""
-    warmed = Warmed(torch.optim.SGD([param()], lr=1.0), steps=4)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(warmed, lambda t: min(t / 4, 1.0))
-    warmed.step()
-    scheduler.step()
-    with pytest.warns(UserWarning, match="let only one of them"):
+@pytest.mark.parametrize("name", ["SGD", "AdamW", "Adagrad", "RMSprop", "Adafactor"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_scheduler_that_begins_at_zero_is_warned_of_at_the_first_real_update(
+    name: str, frozen: bool
+) -> None:
+    """As transformers' schedules do, for all optimizers, and only once.
+
+    A step at LR 0 may only save the state. It leaves Adam with a state.
+    """
+    weights = [param(), param()]
+    weights[1].requires_grad_(not frozen)
+    groups = [{"params": [weight]} for weight in weights]
+    warmed = Warmed(getattr(torch.optim, name)(groups, lr=1.0), steps=20)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(warmed, lambda t: min(t / 9, 1.0))
+
+    def step() -> None:
+        weights[0].grad = torch.ones(2, 2)
         warmed.step()
+        scheduler.step()
+
+    step()
+    with pytest.warns(UserWarning, match="let only one of them") as warned:
+        step()
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+    for _ in range(20):
+        step()
 
 
-@pytest.mark.parametrize("case", ["frozen", "thawed", "loaded"])
+@pytest.mark.xdist_group("transformers")
+def test_a_schedule_of_transformers_is_warned_of() -> None:
+    from transformers import get_cosine_schedule_with_warmup
+
+    weight = param()
+    warmed = Warmed(torch.optim.AdamW([weight], lr=1.0), steps=5)
+    scheduler = get_cosine_schedule_with_warmup(warmed, 5, 20)
+    used = []
+
+    def train() -> None:
+        for _ in range(6):
+            weight.grad = torch.ones_like(weight)
+            warmed.step()
+            used.extend(warmed.get_last_lr())
+            scheduler.step()
+
+    with pytest.warns(UserWarning, match="below the initial_lr 1") as warned:
+        train()
+    assert len(warned) == 1
+    assert used == pytest.approx([0.0, 0.04, 0.16, 0.36, 0.64, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("make", "sign"),
+    [
+        (
+            lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, 1.0, total_steps=9
+            ),
+            "LR 0.04, below the max_lr 1 that",
+        ),
+        (
+            lambda optimizer: torch.optim.lr_scheduler.CyclicLR(optimizer, 0.1, 1.0),
+            "LR 0.1, from where a CyclicLR raises it",
+        ),
+    ],
+)
+def test_a_cyclic_schedule_is_warned_of_once(make, sign: str) -> None:
+    weight = param()
+    warmed = Warmed(torch.optim.SGD([weight], lr=1.0, momentum=0.9), steps=4)
+    scheduler = make(warmed)
+
+    def train() -> None:
+        for _ in range(5):
+            weight.grad = torch.ones_like(weight)
+            warmed.step()
+            scheduler.step()
+
+    with pytest.warns(UserWarning, match=sign) as warned:
+        train()
+    assert len(warned) == 1
+
+
+@pytest.mark.parametrize("case", ["frozen", "frozen first", "thawed", "loaded"])
 def test_groups_that_begin_in_a_run_that_goes_on_are_not_warned_of(case: str) -> None:
     """Plain SGD has no state to show an old run; a decayed LR is no second warmup."""
     first, second = param(), param()
     second.requires_grad_(False)
-    bare = torch.optim.SGD([{"params": [first]}, {"params": [second]}], lr=1.0)
+    groups = [{"params": [first]}, {"params": [second], "warmup_steps": 5}]
+    if case == "frozen first":
+        groups.reverse()
+    bare = torch.optim.SGD(groups, lr=1.0)
     warmed = Warmed(bare, steps=4)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(bare, 0.8)
     if case == "loaded":

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from functools import partial
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 from torch.nn import Parameter
 
 from tests.support.optimizers import ROWS, assert_same, sgd, snapshot
-from tests.support.reference import stepped_at
+from tests.support.reference import lrs, stepped_at
 from warmopt import Warmed
 
 
@@ -113,3 +114,56 @@ def test_arguments_of_the_wrapped_optimizer_reach_it() -> None:
     assert state["full"]
     warmed.load_state_dict(state, strict=False)
     assert warmed.strict is False
+
+
+def test_a_warmup_is_called_like_the_wrapped_optimizer_where_classes_give_names() -> (
+    None
+):
+    """Loggers name optimizers so, and those names must not change."""
+
+    class Mine(Warmed):
+        pass
+
+    for called in (Warmed, Mine):
+        adam = called(torch.optim.Adam([Parameter(torch.zeros(1))]), steps=2)
+        sgd_ = called(sgd()[1], steps=2)
+        assert [type(each).__name__ for each in (adam, sgd_)] == ["Adam", "SGD"]
+        assert type(sgd_) is type(called(sgd()[1], steps=2))
+        assert isinstance(sgd_, called)
+        assert not isinstance(sgd_, torch.optim.SGD)
+        assert repr(sgd_).startswith(f"{called.__name__} (")
+    copied = copy.deepcopy(Warmed(sgd()[1], steps=2))
+    assert type(copied) is type(Warmed(sgd()[1], steps=2))
+    assert repr(copied).startswith("Warmed (")
+
+
+def test_each_new_wrapper_takes_away_the_hooks_of_those_that_are_gone() -> None:
+    _, optimizer = sgd()
+    names = [name for name in vars(optimizer) if name.endswith("_hooks")]
+
+    def hooks() -> list[int]:
+        return [len(getattr(optimizer, name)) for name in names]
+
+    kept = Warmed(optimizer, steps=2)
+    once = hooks()
+    del kept
+    for _ in range(5):
+        Warmed(optimizer, steps=2)
+    assert hooks() == once
+    assert sum(once) > 3
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_mocked_step_is_called_at_the_effective_lr_and_counted(hooked: bool) -> None:
+    """A mock has every attribute that it is asked for."""
+    _, optimizer = sgd()
+    warmed = Warmed(optimizer, steps=4)
+    if hooked:
+        warmed.register_step_post_hook(lambda *_: None)
+    seen = []
+    optimizer.step = MagicMock(side_effect=lambda: seen.append(lrs(optimizer)[0]))
+    for _ in range(5):
+        warmed.step()
+    assert seen == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert optimizer.step.call_count == 5
+    assert warmed.done

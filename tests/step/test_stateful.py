@@ -51,6 +51,7 @@ class Group:
     count: int = 0
     frozen: bool = False
     on_device: bool = False  # its count is a tensor
+    asked: int = 0  # the length of the last rewarm that had one
 
     @property
     def factor(self) -> float:
@@ -66,8 +67,8 @@ class Group:
         return replace(self, count=self.count + bool(moves))
 
     def rewarmed(self, steps: int | None) -> Group:
-        length = (self.length or self.steps) if steps is None else steps
-        return replace(self, length=length, count=0)
+        length = (self.asked or self.steps) if steps is None else steps
+        return replace(self, length=length, count=0, asked=steps or self.asked)
 
 
 class Sequences(RuleBasedStateMachine):

@@ -81,7 +81,7 @@ class Row:
 
     def wrap(self, params: list[Any], **arguments: Any) -> Warmed:
         optimizer = self.build(params)
-        if not self.warns:
+        if not self.warns or arguments.get("steps") == 0:
             return Warmed(optimizer, **arguments)
         with pytest.warns(UserWarning, match=self.warns):
             return Warmed(optimizer, **arguments)
@@ -244,7 +244,7 @@ def _row(library: str, name: str, cls: Any) -> Row:
         return row(writes_lr=True)
     if name == "LBFGS":
         return row(closure=True, one_group=True)
-    if name == "Adafactor":  # by default it ignores the LR
+    if name in ("Adafactor", "AdaFactor"):  # by default it ignores the LR
         return row(options={"relative_step": False}, lr=1e-3)
     return row()
 

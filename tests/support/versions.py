@@ -31,7 +31,8 @@ OUTCOMES = ("passed", "skipped", "xfailed", "failed", "error")
 HEAD = """\
 # Which torch, which Python
 
-Every line is one run of all tests, on a CPU under Linux. Its record is in
+Every line is one run of the tests on a CPU under Linux: of all but those of this
+repository's own tools, such as its benchmarks and its site. Its record is in
 `tests/records/`, and this page is made from the records.
 
 """

@@ -15,6 +15,8 @@ from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple
 
 from warmopt._pace import Pace, Ramp
+from warmopt._tell import tell
+from warmopt._words import did_you_mean
 from warmopt.adaptive import Adaptive
 from warmopt.aligned import Aligned
 from warmopt.shapes import MODES, FixedMode, Shape, exponential, last_update
@@ -22,6 +24,7 @@ from warmopt.shapes import MODES, FixedMode, Shape, exponential, last_update
 __all__ = ["MOST_UPDATES", "ModeLike", "ModeName", "Schedule"]
 
 MOST_UPDATES = 2**53  # beyond, float64 cannot count
+LIKE_AN_LR = 1e-5  # a factor that is so small was probably meant as an LR
 ModeName = Literal[FixedMode, "adaptive", "aligned"]
 ModeLike = ModeName | Pace | Callable[..., float]
 
@@ -71,6 +74,11 @@ class Schedule:
         else:
             self.check_has_start("start", start)
         self.start = self.checked_start("start", start)
+        if 0.0 < self.start <= LIKE_AN_LR and self.shape is not exponential:
+            tell(
+                f"start={start:g} is a factor of the LR, not an LR. If you meant an "
+                f"LR, pass start={start:g} / lr."
+            )
 
     def check_has_start(self, name: str, value: Any) -> None:
         """Raises a TypeError that begins with `name` if the ramp's start has no use."""
@@ -122,6 +130,11 @@ class Schedule:
         if not (_is_int(steps) and 0 <= steps <= MOST_UPDATES):
             allowed = "an int of updates in [0, 2**53], or a ratio in (0, 1)"
             raise _wrong(name, steps, allowed)
+        if self.total_steps is not None and steps > self.total_steps:
+            raise ValueError(
+                f"{name} must be at most total_steps, {self.total_steps}, got {steps}: "
+                "the run would end before the warmup."
+            )
         self.check_length(name, int(steps))
         return int(steps)
 
@@ -171,7 +184,7 @@ def _resolved(mode: Any) -> _Resolved:
     kind = ValueError if isinstance(mode, str) else TypeError
     raise kind(
         f"mode must be one of {', '.join(MODES)}, {', '.join(PACES)}, or a function of "
-        f"(update, steps), got {mode!r}."
+        f"(update, steps), got {mode!r}.{did_you_mean(str(mode), [*MODES, *PACES])}"
     )
 
 
@@ -186,7 +199,9 @@ def _is_number(value: Any) -> bool:
 def _wrong(name: str, value: Any, allowed: str) -> Exception:
     """The error for a value of the wrong type, or of the right type but not allowed."""
     kind = ValueError if _is_number(value) else TypeError
-    return kind(f"{name} must be {allowed}, got {value!r}.")
+    is_whole = isinstance(value, float) and value.is_integer() and value > 0
+    remedy = f" Write {int(value)}." if is_whole and "int" in allowed.split() else ""
+    return kind(f"{name} must be {allowed}, got {value!r}.{remedy}")
 
 
 def _name(function: Any) -> str:
@@ -222,7 +237,9 @@ def _checked(
     if takes_start:
         factor = function(update, steps, start=start)
     else:
-        factor = start + (1.0 - start) * function(update, steps)
+        factor = function(update, steps)
+        if isinstance(factor, Real):
+            factor = start + (1.0 - start) * factor
     # NaN fails the comparison too.
     if not (isinstance(factor, Real) and 0.0 <= factor < math.inf):
         raise ValueError(

@@ -28,6 +28,8 @@ from warmopt._keys import (
     Group,
 )
 from warmopt._optimizers.second_moments import beta2
+from warmopt._tell import tell
+from warmopt._words import did_you_mean
 
 __all__ = ["States"]
 
@@ -49,6 +51,11 @@ class States:
     def keys(self) -> tuple[str, ...]:
         """All that may stand in a group, whatever mode it was begun with."""
         return (*STATE, *self._of_paces)
+
+    def may_warm(self, group: Group) -> bool:
+        """Whether a warmup was asked for: for all groups, or by this one, or before."""
+        own = group.get(self.ramps.steps_key)
+        return bool(self._schedule.steps != 0 or UPDATES in group or own)
 
     # --- a warmup begins -------------------------------------------------------------
 
@@ -89,12 +96,23 @@ class States:
         for group in groups:
             if DONE not in group:
                 self.check_new(group, "a new param group")
+                self._tell_near_misses(group)
             self.begin(group)
             for key in (UPDATES, DONE, *self._pace.keys):
-                # A copied group has the tensors of the other one.
-                if id(own := group.get(key)) in seen and isinstance(own, Tensor):
-                    group[key] = own.clone()
+                own = group.get(key)
+                # A copied group has the tensors of the other one. One that was loaded
+                # under torch.inference_mode could not be changed outside of it.
+                if isinstance(own, Tensor) and (id(own) in seen or own.is_inference()):
+                    group[key] = own = own.clone()
                 seen.add(id(own))
+
+    def _tell_near_misses(self, group: Group) -> None:
+        """Warns of keys that are almost ours: nothing would read them."""
+        ours = [self.ramps.steps_key, self.ramps.start_key]
+        known = {*self.keys, *ours, *getattr(self._optimizer, "defaults", {})}
+        for key in group:
+            if key not in known and (hint := did_you_mean(str(key), ours)):
+                tell(f"A param group has the key {key!r}, which nothing reads.{hint}")
 
     def _from_beta2(self, group: Group) -> float:
         """Length in updates if the mode takes it from beta2; else 0."""
@@ -110,9 +128,8 @@ class States:
 
         The group has begun before that; `begin` is to be called after.
         """
-        length = steps
-        if length is None:
-            length = group.get(LENGTH, 0) or self._from_beta2(group)
+        # One of 0 steps is no warmup: the length of the last one stays known.
+        length = steps or group.get(LENGTH, 0) or self._from_beta2(group)
         own = group.get(self.ramps.steps_key, self._schedule.steps)
         if not (steps == 0 or length or own):
             return
@@ -124,25 +141,23 @@ class States:
         for key in self._of_paces:
             group.pop(key, None)
 
-    def rehearse_restart(self, group: Group, steps: float | None) -> None:
+    def rehearse_restart(self, group: Group, steps: float | None, name: str) -> None:
         """Raises ValueError if a checked group cannot be started again."""
         copied = dict(group)
         if isinstance(copied.get(UPDATES), Tensor):
             copied[UPDATES] = copied[UPDATES].clone()
         self.restart(copied, steps)
-        self._rehearse(copied)
+        self.rehearse(copied, name)
 
     def rehearse(self, group: Group, name: str) -> None:
         """Raises ValueError if the warmup of a checked group could not begin."""
         lr = group.get("lr")
-        if not isinstance(lr, (Real, Tensor)):
+        if self.may_warm(group) and not isinstance(lr, (Real, Tensor)):
             raise ValueError(
                 f"lr of {name} must be a number or a tensor, got {lr!r}. Warmup scales "
                 "it: build the optimizer with an lr."
             )
-        self._rehearse(dict(group))
-
-    def _rehearse(self, copied: Group) -> None:
+        copied = dict(group)
         self.begin(copied)  # finds beta2 if it is needed
         if self.ramps.is_warming(copied):
             ramp = self.ramps.ramp(copied)

@@ -8,20 +8,22 @@ as in `known`.
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from torch.optim import Optimizer
 
-from warmopt._optimizers.known import names
+from warmopt._optimizers.known import is_one_of, names
+from warmopt._tell import tell
 
-__all__ = ["check_coupling", "check_first_lr"]
+__all__ = ["check_coupling", "check_first_lrs", "has_stepped"]
 
 _RECTIFIES = (
     "rectifies the variance of its first updates, which is a warmup, and both factors "
     "multiply"
 )
+
+_COPIES_GROUPS = "ZeroRedundancyOptimizer"  # to the optimizer that it holds
 
 # (pattern of the class name, what goes wrong, what to do instead)
 _REFUSED = (
@@ -42,6 +44,19 @@ _REFUSED = (
         r"^AcceleratedOptimizer$",
         "takes calls of step() that only accumulate gradients, which would be counted",
         "Wrap before accelerate does: accelerator.prepare(Warmed(optimizer, ...))",
+    ),
+)
+# (option, what goes wrong where it is set, what to do instead)
+_REFUSED_OPTIONS = (
+    (
+        "warmup",
+        "with warmup > 0: until then it sets its step by itself, whatever the LR",
+        "Build it with warmup=0",
+    ),
+    (
+        "relative_step",
+        "with relative_step=True: it sets its step by itself, whatever the LR",
+        "Build it with relative_step=False and an lr",
     ),
 )
 _WARNED = (
@@ -84,15 +99,53 @@ def check_coupling(optimizer: Optimizer) -> None:
     for harm, remedy in _harms_of_class(optimizer, _REFUSED):
         raise ValueError(f"{name} must not be wrapped: it {harm}. {remedy}.")
     options = getattr(optimizer, "defaults", {})  # some wrappers have none
-    if any(g.get("warmup", 0) for g in optimizer.param_groups if "warmup" in options):
-        raise ValueError(
-            f"{name} must not be wrapped with warmup > 0: until then it sets its step "
-            "by itself, whatever the LR. Build it with warmup=0."
-        )
+    for option, harm, remedy in _REFUSED_OPTIONS:
+        if option in options and any(g.get(option) for g in optimizer.param_groups):
+            raise ValueError(f"{name} must not be wrapped {harm}. {remedy}.")
+    _check_held(optimizer)
     harms = _harms_of_class(optimizer, _WARNED)
     harms += _harms_of_options(optimizer, options)
     for harm, remedy in harms:
-        warnings.warn(f"{name} {harm}. {remedy}.", stacklevel=3)
+        tell(f"{name} {harm}. {remedy}.")
+
+
+def _check_held(optimizer: Optimizer) -> None:
+    """Refuses an optimizer whose step drives others, which a warmup would not reach.
+
+    Most optimizers that hold another one share their param groups with it, or copy
+    them to it at each step.
+
+    Raises:
+        ValueError: It holds optimizers with groups of their own, or one that warms up.
+    """
+    name = type(optimizer).__name__
+    own = set(map(id, optimizer.param_groups))
+    params = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for attribute, held in _held(optimizer):
+        if "warmopt:Warmed" in names(held):
+            raise ValueError(
+                f"{name} must not be wrapped: it holds one that is Warmed already "
+                f"({attribute}), and both factors multiply. Use {name} as it is."
+            )
+        if not own.isdisjoint(map(id, held.param_groups)):
+            _check_held(held)
+        elif not is_one_of(optimizer, _COPIES_GROUPS) and any(
+            id(p) in params for group in held.param_groups for p in group["params"]
+        ):
+            raise ValueError(
+                f"{name} must not be wrapped: it steps other optimizers "
+                f"({attribute}), whose LRs are not in its own param groups, so the "
+                "warmup would have no effect. Wrap each of those."
+            )
+
+
+def _held(optimizer: Optimizer) -> Iterator[tuple[str, Optimizer]]:
+    """The optimizers that another one holds, with the name of its attribute."""
+    for attribute, value in vars(optimizer).items():
+        values = value.values() if isinstance(value, dict) else value
+        for each in values if isinstance(values, Collection) else [value]:
+            if isinstance(each, Optimizer) and each is not optimizer:
+                yield attribute, each
 
 
 def _harms_of_class(
@@ -133,26 +186,43 @@ def _harms_of_options(
         yield f"{harm}is no longer the LR, {lrs}", "Build it at the full LR"
 
 
-def check_first_lr(optimizer: Optimizer, group: dict[str, Any]) -> None:
-    """Warns if a new run begins below the LR that its scheduler starts from.
+def has_stepped(optimizer: Optimizer) -> bool:
+    """Whether its state shows that it was stepped. Plain SGD has no state."""
+    return any(
+        not isinstance(state, dict) or (state and bool(state.get("step", 1)))
+        for state in optimizer.state.values()
+    )
+
+
+def check_first_lrs(groups: Sequence[dict[str, Any]]) -> None:
+    """Warns if a new run begins below the LR that its scheduler starts or peaks at.
 
     That is a sign that the scheduler warms up as well. There is no warning if the LR is
-    less than a tenth below, since a decay may begin like that. Schedulers that set
-    `initial_lr` itself to a low value (OneCycleLR, CyclicLR) cannot be noticed. LR 0 is
-    ignored, since torch.distributed.checkpoint makes a step with it. Runs that continue
-    are ignored too.
+    less than a tenth below, since a decay may begin like that. CyclicLR leaves a trace
+    in the groups only where it cycles the momentum too.
+
+    Args:
+        groups: One of each kind. A tensor LR is not looked at.
 
     Warns:
         UserWarning: The LR is too low. The message has both LRs, and says what to do.
     """
-    lr, initial = group["lr"], group.get("initial_lr")
-    if not (isinstance(lr, float) and isinstance(initial, float)) or optimizer.state:
-        return
+    for group in groups:
+        lr = group["lr"]
+        if isinstance(lr, float) and (sign := _sign_of_a_second_warmup(lr, group)):
+            tell(
+                f"The first update runs at LR {lr:g}, {sign}, and the warmup lowers it "
+                "further. If the scheduler warms up too, let only one of them do it."
+            )
+            return
+
+
+def _sign_of_a_second_warmup(lr: float, group: dict[str, Any]) -> str | None:
     # The schedulers of timm set the LR times the `lr_scale` of the group.
-    if 0.0 < lr < 0.9 * initial * group.get("lr_scale", 1.0):
-        warnings.warn(
-            f"The first update runs at LR {lr:g}, below the initial_lr {initial:g} "
-            "that a scheduler has set, and the warmup lowers it further. If the "
-            "scheduler warms up too, let only one of them do it.",
-            stacklevel=6,
-        )
+    for key, scale in (("max_lr", 1.0), ("initial_lr", group.get("lr_scale", 1.0))):
+        peak = group.get(key)
+        if isinstance(peak, float) and 0.0 < lr < 0.9 * peak * scale:
+            return f"below the {key} {peak:g} that a scheduler has set"
+    if "base_momentum" in group and "max_lr" not in group:
+        return "from where a CyclicLR raises it"
+    return None

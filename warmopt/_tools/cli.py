@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import math
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from rich.table import Table
 from warmopt._groups.schedule import Schedule
 from warmopt._tools.demo import LR, UPDATES, WARMUPS, Run, train
 from warmopt._tools.plots import curve_in_terminal, save_curves
+from warmopt._words import did_you_mean
 from warmopt.criteria import CRITERIA
 from warmopt.shapes import MODES
 from warmopt.trace import Trace
@@ -29,10 +31,31 @@ __all__ = ["app"]
 MOST_SHOWN = 10**7  # updates in a preview
 
 app = typer.Typer(
-    help="Learning rate warmup for any torch optimizer.",
     no_args_is_help=True,
     add_completion=False,
 )
+
+
+def _say_version(is_asked: bool) -> None:
+    if is_asked:
+        version = metadata.version("warmopt")
+        typer.echo(f"warmopt {version}, torch {torch.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Say the versions of warmopt and torch.",
+            callback=_say_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Learning rate warmup for any torch optimizer."""
 
 
 def _checked_output(path: Path | None) -> Path | None:
@@ -178,7 +201,12 @@ def _in_updates(
 )
 def replay(
     context: typer.Context,
-    path: Annotated[Path, typer.Argument(help="A trace, as Trace.save writes it.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A trace, as Trace.save writes it.", exists=True, dir_okay=False
+        ),
+    ],
     criterion: Annotated[
         str, typer.Option(help=f"One of {', '.join(CRITERIA)}.")
     ] = next(iter(CRITERIA)),
@@ -199,6 +227,7 @@ def replay(
         if criterion not in CRITERIA:
             raise ValueError(
                 f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}."
+                f"{did_you_mean(criterion, CRITERIA)}"
             )
         rule = CRITERIA[criterion](**_constants(context.args))
         way: Any = on_settled  # the next line checks it

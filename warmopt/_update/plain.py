@@ -19,7 +19,7 @@ from warmopt._device import is_capturing
 from warmopt._keys import UPDATES, Group
 from warmopt._update.compiling import in_compiled_region
 from warmopt._update.plan import ASKED_EVERY, Plan, is_frozen
-from warmopt._update.update import put_back
+from warmopt._update.update import as_scaled, put_back
 
 __all__ = ["UNUSUAL", "plain_step"]
 
@@ -78,17 +78,19 @@ def _one(plan: Plan, limit: float) -> PlainStep:
         factor = follow(count + 1)
         value = base * factor
         try:
+            planner.in_flight = flight = groups, (base,), factor, count
             group["lr"] = value
             result = wrapped.step()
             if group["lr"] is value:
                 group["lr"] = base
             else:
-                put_back([(group, "lr", base, value, factor, 0)])
+                _put_back(planner)
             group[UPDATES] = count + 1
+            planner.last_plain = flight
+            planner.in_flight = None
         except BaseException:
-            put_back([(group, "lr", base, value, factor, 0)])
+            planner.rest(counts=False)
             raise
-        planner.last_plain = groups, (base,), factor
         return result
 
     return step
@@ -116,28 +118,31 @@ def _many(plan: Plan, limit: float) -> PlainStep:
         factor = follow(count + 1)
         if not base or live[-1]["lr"] is not base:
             return _at_own_lrs(planner, wrapped, count, factor)
-        value, is_on = base * factor, False
+        value = base * factor
         try:
+            flight = (*live,), (base,) * number, factor, count
+            planner.in_flight = *flight, value
             for group in live:
                 if group["lr"] is not base or group[key] != count:
                     break
                 group["lr"] = value
             else:
-                is_on = True
+                planner.in_flight = flight
                 result = wrapped.step()
                 for group in live:
                     if group["lr"] is value:
                         group["lr"] = base
                     else:
-                        put_back([(group, "lr", base, value, factor, 0)])
+                        _put_back(planner)
                     group[key] = count + 1
-                planner.last_plain = live, (base,) * number, factor
+                planner.last_plain = flight
+                planner.in_flight = None
                 return result
+            # Another count, or another LR between the first and the last group.
+            planner.rest(counts=False)
         except BaseException:
-            _put_back_one(live, base, value, factor, is_on)
+            planner.rest(counts=False)
             raise
-        # Another count, or another LR between the first and the last group.
-        _put_back_one(live, base, value, factor, False)
         return _at_own_lrs(planner, wrapped, count, factor)
 
     return step
@@ -148,45 +153,37 @@ def _at_own_lrs(planner: Any, wrapped: Optimizer, count: int, factor: float) -> 
     live, key = wrapped.param_groups, UPDATES
     bases: list[Any] = []
     try:
+        planner.in_flight = flight = (*live,), bases, factor, count
         for group in live:
             base = group["lr"]
             if not base or group[key] != count:
-                for scaled, own in zip(live, bases):  # noqa: B905 (strict is slower)
-                    scaled["lr"] = own
+                planner.rest(counts=False)
                 return UNUSUAL
             bases.append(base)
             group["lr"] = base * factor
         result = wrapped.step()
-        for group, base in zip(live, bases):  # noqa: B905
+        for group, base in zip(live, bases):  # noqa: B905 (strict is slower)
             if group["lr"] == base * factor:
                 group["lr"] = base
             else:
-                put_back([(group, "lr", base, base * factor, factor, 0)])
+                _put_back(planner)
             group[key] = count + 1
+        planner.last_plain = flight
+        planner.in_flight = None
     except BaseException:
-        _put_back(live, bases, factor)
+        planner.rest(counts=False)
         raise
-    planner.last_plain = live, bases, factor
     return result
 
 
-# These are functions, since a generator or a comprehension in a step would make its
+def _put_back(planner: Any) -> None:
+    """Puts back all LRs where the optimizer has written one of them."""
+    planner.in_flight = scaled = as_scaled(planner.in_flight)
+    put_back(scaled)
+
+
+# This is a function, since a generator or a comprehension in a step would make its
 # variables slower.
-
-
-def _put_back_one(
-    groups: list[Group], base: Any, value: Any, factor: float, all_are_scaled: bool
-) -> None:
-    """Puts back one LR, which groups share, where it is scaled."""
-    for group in groups:
-        if all_are_scaled or group["lr"] is value:
-            put_back([(group, "lr", base, value, factor, 0)])
-
-
-def _put_back(groups: list[Group], bases: list[Any], factor: float) -> None:
-    """Puts back the LRs of the first groups, as many as there are."""
-    for group, base in zip(groups, bases, strict=False):
-        put_back([(group, "lr", base, base * factor, factor, 0)])
 
 
 def _is_any_frozen(groups: list[Group]) -> bool:

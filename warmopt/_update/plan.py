@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from warmopt._device import count_on_device, may_capture
+from warmopt._device import HostCopy, count_on_device, may_capture
 from warmopt._groups.ramps import Ramps
-from warmopt._keys import UPDATES, Group
+from warmopt._keys import DONE, UPDATES, Group
 from warmopt._measure.climbs import DeviceClimb
 from warmopt._measure.watchers import Watcher
-from warmopt._optimizers.couplings import check_first_lr
+from warmopt._optimizers.couplings import check_first_lrs
 from warmopt._torch import step_hooks
 from warmopt._update.update import Scaled, scale_lr, scale_momentum
 
@@ -89,6 +89,7 @@ class Plan:
         hooks: All hooks that run around the wrapped step: live dicts, to which hooks
             may be added later.
         may_capture: Whether there is a device that captures graphs.
+        is_fresh: Whether the run is new, and no step at an LR above 0 has come yet.
         is_compiled: Whether the wrapped step was compiled by hand, as the last `Update`
             has found it.
     """
@@ -102,14 +103,12 @@ class Plan:
         momentum_start: float | None,
         is_fresh: bool,
     ) -> None:
-        self._optimizer, self._ramps, self._watchers = optimizer, ramps, watchers
-        self._climbs = climbs
+        self._ramps, self._watchers, self._climbs = ramps, watchers, climbs
         self.momentum_start = momentum_start
         self.groups = list(optimizer.param_groups)
-        # Fresh: no group has been stepped. A count on the device would have to be
-        # waited for.
+        # A count on the device would have to be waited for.
         counts = [group.get(UPDATES, 0) for group in self.groups]
-        self._is_fresh = is_fresh and not any(c for c in counts if type(c) is int)
+        self.is_fresh = is_fresh and not any(c for c in counts if type(c) is int)
         self.lanes: list[Lane] = []
         self.on_device: list[OnDevice] = []
         self.held: list[tuple[Group, float]] = []
@@ -121,7 +120,12 @@ class Plan:
         self._shares_watcher = {
             id(g) for each in watchers if len(each.groups) > 1 for g in each.groups
         }
-        self.due_in = self._next_look()
+        # For each group on the device, the fewest updates that are still to come.
+        self._left: list[float] = [
+            each.last - int(each.group[UPDATES]) for each in self.on_device
+        ]
+        self._counts: list[HostCopy] = []
+        self.due_in = self._looked_for = self._next_look()
         self.hooks = step_hooks(optimizer)
         self.may_capture = may_capture()
         self.is_compiled = False
@@ -205,7 +209,7 @@ class Plan:
                 if lane.before_update is not None:
                     follow = lane.before_update(update) or follow
                 at, factor = update, follow(update)
-                if update == 1 and self._is_fresh:
+                if update == 1 and self.is_fresh:
                     self._check_first_lrs()
             is_asked = not (update - 1) % ASKED_EVERY
             if not group["lr"] or (is_asked and is_frozen(group["params"])):
@@ -215,10 +219,12 @@ class Plan:
         return True
 
     def _check_first_lrs(self) -> None:
+        # A step at LR 0 says nothing: torch.distributed.checkpoint makes such a step,
+        # and many schedulers begin with one.
         firsts = [lane.groups[0] for lane in self.lanes]
-        self._is_fresh = not any(group["lr"] for group in firsts)
-        for group in firsts:
-            check_first_lr(self._optimizer, group)
+        self.is_fresh = not any(group["lr"] for group in firsts)
+        if not self.is_fresh:
+            check_first_lrs(firsts)
 
     def _scale_on_device(self, each: OnDevice, scaled: list[Scaled]) -> None:
         factor: Any = each.factor()
@@ -281,15 +287,50 @@ class Plan:
         over = [g for each in self._climbs for g in each.groups[:1]]
         if any(map(self._ramps.is_over, over)):
             self.is_stale = True
-        self.due_in = self._next_look()
+        self._look_at_device(steps=self._looked_for - self.due_in)
+        self.due_in = self._looked_for = self._next_look()
         self.is_stale = self.is_stale or self.due_in <= 0
+
+    def _look_at_device(self, steps: float) -> None:
+        """Finds out which warmups on the device are over.
+
+        The host does not wait for the device: what it reads was copied at the look
+        before. So it knows a step later. Until then the factor is 1 already.
+
+        Args:
+            steps: How many have been since the look before.
+        """
+        if not self._counts:
+            self._copy_counts_if_due(steps)
+            if self.momentum_start is None:
+                return
+            steps = 0  # each step waits for the count anyway, to scale the momentum
+        if self._counts:
+            counts = [copied.numbers() for copied in self._counts]
+            asked, self.on_device, self._left, self._counts = self.on_device, [], [], []
+            for each, count in zip(asked, counts, strict=True):
+                if count < each.last:
+                    self.on_device.append(each)
+                    self._left.append(each.last - count)
+                elif self._climbs:
+                    self.is_stale = True  # it may hold below 1: a new plan knows
+                else:
+                    each.group[DONE].fill_(True)
+            self.is_over = not (self.lanes or self.on_device)
+            self._copy_counts_if_due(steps)
+
+    def _copy_counts_if_due(self, steps: float) -> None:
+        self._left = [left - steps for left in self._left]
+        if min(self._left, default=1) <= 0:
+            counts = [each.group[UPDATES].clone() for each in self.on_device]
+            self._counts = list(map(HostCopy, counts))
 
     def _next_look(self) -> float:
         """Steps until a reading is due, or a count on the device may be at its end."""
-        left = [each.last - int(each.group[UPDATES]) for each in self.on_device]
+        left = [1] if self._counts else self._left
         dues: list[float] = [watcher.due_in() for watcher in self._watchers]
         dues += [LOOKS_EVERY] * len(self._climbs)
-        return min(left + dues, default=math.inf)
+        return min([*left, *dues], default=math.inf)
 
 
 def is_frozen(params: list[Tensor]) -> bool:
