@@ -20,6 +20,7 @@ from warmopt._keys import Group, are_same
 from warmopt._measure.chunks import LONG, Chunks
 from warmopt._measure.coordinates import whole_mesh
 from warmopt._optimizers.second_moments import Moment, find_moment, inner
+from warmopt._torch import copy_all
 
 __all__ = ["Comparison", "Signal", "alignment", "alignment_on_device"]
 
@@ -155,7 +156,7 @@ class Comparison:
         old, new = self.samples
         old.copy_(torch.where(moved, new, old))
         if len(self._groups) != 1:
-            torch._foreach_copy_(self._own, self._parts())
+            copy_all(self._own, self._parts())
 
     def _cat(self, pieces: list[Tensor], out: Tensor) -> None:
         try:
@@ -255,7 +256,7 @@ class Comparison:
             ValueError: There was nothing to compare in the first update.
         """
         if len(self._groups) != 1:
-            torch._foreach_copy_(self._own, self._parts())
+            copy_all(self._own, self._parts())
         is_first = update <= self._every and not self.is_shared
         if is_first and self._has_seen is False:
             raise self._nothing_to_compare()
