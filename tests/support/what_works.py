@@ -24,6 +24,7 @@ DISTRIBUTED = "torch.distributed"
 FRAMEWORKS = "Frameworks"
 ADDED = "What the wrapped optimizer adds"
 ADAPTIVE = "Adaptive mode"
+ALIGNED = "Aligned mode"
 
 # Section, what works, and the tests that show it: the file, then how names begin.
 WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
@@ -113,6 +114,24 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
         "project/test_examples",
         ("test_",),
     ),
+    (
+        CHECKPOINTS,
+        "whoever saves in the middle of a step: signals, threads, the optimizer itself",
+        "step/test_at_any_instant",
+        ("test_what", "test_a_distributed"),
+    ),
+    (
+        CLOSURES,
+        "Ctrl-C at any line of a step",
+        "step/test_at_any_instant",
+        ("test_an_interrupt",),
+    ),
+    (
+        ADDED,
+        "groups that are swapped, replaced, popped and added again",
+        "groups/test_swapped_groups",
+        ("test_",),
+    ),
     (FRAMEWORKS, "Lightning and Fabric", "frameworks/test_lightning", ("test_",)),
     (FRAMEWORKS, "accelerate", "frameworks/test_accelerate", ("test_",)),
     (FRAMEWORKS, "transformers.Trainer", "frameworks/test_transformers", ("test_",)),
@@ -179,6 +198,30 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
         ("test_",),
     ),
     (ADAPTIVE, "recorded, watched, replayed", "adaptive/test_trace", ("test_",)),
+    (
+        ALIGNED,
+        "every dense optimizer climbs; closures, hooks, AMP, groups, resume to the bit",
+        "adaptive/test_aligned",
+        ("test_",),
+    ),
+    (
+        ALIGNED,
+        "numbers that a device tells late",
+        "adaptive/test_aligned_late",
+        ("test_",),
+    ),
+    (
+        ALIGNED,
+        "a tensor LR, also in a captured graph, by a stand-in on a CPU",
+        "execution/test_aligned_on_device",
+        ("test_",),
+    ),
+    (
+        ALIGNED,
+        "the same factor on all ranks: DDP, FSDP2, FSDP1, ZeRO, tensor parallelism",
+        "distributed/test_aligned_distributed",
+        ("test_",),
+    ),
 ]
 
 CANNOT: list[tuple[str, str, str]] = [
@@ -274,6 +317,21 @@ CANNOT: list[tuple[str, str, str]] = [
         ADAPTIVE,
         "settled in bfloat16 with beta2 = 0.999",
         "rounding stops the second moment before that: not counted, and warned of",
+    ),
+    (
+        CHECKPOINTS,
+        "pickle or copy.deepcopy of the wrapped optimizer itself, in the middle of a step",
+        "pickle asks no hook: use `state_dict()`, or pickle the `Warmed`",
+    ),
+    (
+        ALIGNED,
+        "sparse gradients only",
+        "nothing can be compared: refused by name",
+    ),
+    (
+        ALIGNED,
+        "a `Trace` of a climb with a tensor LR",
+        "its numbers stay on the device: `Aligned(lag=1)`",
     ),
 ]
 
