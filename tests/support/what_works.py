@@ -320,7 +320,7 @@ CANNOT: list[tuple[str, str, str]] = [
     ),
     (
         CHECKPOINTS,
-        "pickle or copy.deepcopy of the wrapped optimizer itself, in the middle of a step",
+        "pickle or deepcopy of the wrapped optimizer itself, in the middle of a step",
         "pickle asks no hook: use `state_dict()`, or pickle the `Warmed`",
     ),
     (
