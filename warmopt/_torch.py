@@ -87,9 +87,10 @@ def step_runs_hooks(wrapped: Optimizer) -> bool:
     that it does.
     """
     step: Any = wrapped.step
-    if hasattr(step, "_wrapped_by_lr_sched") and not hasattr(step, "__wrapped__"):
-        step = type(wrapped).step
-    return getattr(step, "hooked", None) is True  # a mock has every attribute
+    # A mock has every attribute, but none of them is True.
+    if getattr(step, "_wrapped_by_lr_sched", None) is True:
+        step = step if hasattr(step, "__wrapped__") else type(wrapped).step
+    return getattr(step, "hooked", None) is True
 
 
 # --- tensors -------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn import Parameter
 
+from tests.support.features import needs_differentiable_lr
 from tests.support.optimizers import assert_same, snapshot
 from warmopt import Adaptive, Trace, Warmed
 from warmopt.criteria import Drift
@@ -120,6 +121,7 @@ def test_a_wrapper_that_is_made_there_works_outside(mode: str, tensor_lr: bool) 
     assert warmed.done
 
 
+@needs_differentiable_lr
 def test_a_differentiable_lr_keeps_its_gradient_if_it_was_wrapped_there() -> None:
     lr = torch.tensor(0.5, requires_grad=True)
     weight = Parameter(torch.ones(1))

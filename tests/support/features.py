@@ -60,8 +60,25 @@ def adagrad_takes_late_groups() -> bool:
     return True
 
 
+def sgd_takes_differentiable_lr() -> bool:
+    """Whether SGD can be differentiated by its LR."""
+    weight = Parameter(torch.zeros(1))
+    lr = torch.tensor(0.1, requires_grad=True)
+    optimizer = optim.SGD([weight], lr=lr, differentiable=True)
+    optimizer.param_groups[0]["params"] = [weight.clone()]
+    optimizer.param_groups[0]["params"][0].grad = torch.ones(1)
+    try:
+        optimizer.step()
+    except TypeError:
+        return False
+    return True
+
+
 needs_adafactor = needs(Adafactor, "this torch has no optim.Adafactor")
 needs_muon = needs(Muon, "this torch has no optim.Muon")
+needs_differentiable_lr = needs(
+    sgd_takes_differentiable_lr(), "SGD of this torch takes no differentiable LR"
+)
 needs_fsdp2 = needs(FSDP2_ON_CPU, NO_FSDP2)
 needs_exported_names = needs(
     hasattr(optim, "__all__"), "type checkers do not see the names of this torch.optim"

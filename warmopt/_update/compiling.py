@@ -28,8 +28,10 @@ def stay_untraced() -> None:
 
 def is_compiled(step: Callable[..., Any]) -> bool:
     """Whether somebody has put a compiled step in place of the optimizer's own."""
+    # A method is none, though torch itself keeps some classes uncompiled in this way.
     # Not by hasattr: a mock has every attribute.
-    return "_torchdynamo_orig_callable" in getattr(step, "__dict__", {})
+    mark = "_torchdynamo_orig_callable"
+    return not hasattr(step, "__self__") and mark in getattr(step, "__dict__", {})
 
 
 def eagerly(step: Callable[..., Any]) -> Callable[..., Any]:
