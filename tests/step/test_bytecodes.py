@@ -81,7 +81,7 @@ def test_step_costs_no_more_than_the_baseline() -> None:
 def test_after_the_warmup_it_costs_the_same_for_any_number_of_groups() -> None:
     one, *others = (sum(each.values()) for each in measured()["done"].values())
     assert others == [one] * 2
-    assert one <= 32
+    assert one <= (32 if sys.version_info >= (3, 11) else 33)  # other bytecodes
 
 
 SIZE = 64  # elements of the smallest parameter

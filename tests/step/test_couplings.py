@@ -12,6 +12,7 @@ import torch_optimizer
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from tests.support.features import needs_adafactor
 from tests.support.optimizers import REFUSED, UNBUILDABLE, Row, quiet
 from tests.support.processes import run_python
 from tests.support.reference import stepped_at
@@ -425,7 +426,13 @@ def test_a_scheduler_that_warms_up_too_is_warned_of() -> None:
     warmed.step()  # it warns only once
 
 
-@pytest.mark.parametrize("name", ["SGD", "AdamW", "Adagrad", "RMSprop", "Adafactor"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("SGD", "AdamW", "Adagrad", "RMSprop"),
+        pytest.param("Adafactor", marks=needs_adafactor),
+    ],
+)
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_scheduler_that_begins_at_zero_is_warned_of_at_the_first_real_update(
     name: str, frozen: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -24,11 +25,13 @@ def at_each_line(run: Callable[[], Any], look: Callable[[], None]) -> int:
         return trace
 
     before = sys.gettrace()
+    gc.disable()  # what others run when garbage is collected is no line of `run`
     sys.settrace(trace)
     try:
         run()
     finally:
         sys.settrace(before)
+        gc.enable()
     return lines
 
 
