@@ -17,8 +17,8 @@ PAIRS = {
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 
 
-def oldest(versions_: list[str]) -> str:
-    return min(versions_, key=versions.release)
+def oldest(found: list[str]) -> str:
+    return min(found, key=versions.release)
 
 
 def test_the_page_and_the_readme_are_made_from_the_records() -> None:
@@ -34,22 +34,19 @@ def test_every_recorded_run_has_passed() -> None:
 
 def test_the_classifiers_name_the_pythons_that_were_tested() -> None:
     named = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', PYPROJECT)
-    assert set(named) == {python for _, python in PAIRS}
+    assert {python for _, python in PAIRS} <= set(named)
     assert f'requires-python = ">={oldest(named)}"' in PYPROJECT
 
 
-def test_the_oldest_torch_is_the_one_that_is_asked_for() -> None:
-    torch = oldest([torch for torch, _ in PAIRS])
-    assert f'dependencies = ["torch>={versions.minor(torch)}"]' in PYPROJECT
+@pytest.mark.parametrize("package", ["torch", "lightning", "transformers"])
+def test_what_was_tested_is_allowed(package: str) -> None:
+    found = re.search(rf'"{package}>=([\d.]+)"', PYPROJECT)
+    assert found
+    tested = [{"torch": each["torch"], **each["hosts"]}[package] for each in GOOD]
+    assert versions.release(found[1]) <= versions.release(oldest(tested))
 
 
-@pytest.mark.parametrize("host", ["lightning", "transformers"])
-def test_the_oldest_host_is_the_one_that_is_asked_for(host: str) -> None:
-    asked = oldest([each["hosts"][host] for each in GOOD])
-    assert f'{host} = ["{host}>={asked}"]' in PYPROJECT
-
-
-def test_the_public_workflow_runs_the_same_pairs() -> None:
+def test_the_public_workflow_runs_these_pairs() -> None:
     jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
     matrix = jobs["torch"]["strategy"]["matrix"]["include"]
-    assert {(each["torch"], each["python"]) for each in matrix} == PAIRS
+    assert {(each["torch"], each["python"]) for each in matrix} >= PAIRS
