@@ -8,6 +8,7 @@ or to the right of it on its own line. What begins with an underscore is not for
     lightning transformers                          callbacks: the effective LR in logs
     __init__                                        what `import warmopt` gives
     warmed                                          `Warmed`, the wrapper
+    _factory                                        a class that builds and wraps
     _update: planner plain plan update compiling    one update: on, off, counted
     _measure: watchers climbs                       readings of what the optimizer does
     _measure: window sources comparison             each for a few param groups

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import html
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from torch.optim import Optimizer
 
+from warmopt._factory import factory
 from warmopt._groups.loading import (
     Hooks,
     checked_and_completed,
@@ -37,6 +38,10 @@ from warmopt.criteria import Criterion
 from warmopt.trace import Trace
 
 __all__ = ["ModeLike", "ModeName", "Warmed"]
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+W = TypeVar("W")
 
 
 def _delegated(name: str) -> Any:
@@ -208,6 +213,37 @@ class Warmed(Optimizer):
                 f"{type(optimizer).__name__} was wrapped before, and its warmup goes "
                 f"on: {where}. Call rewarm() to begin again."
             )
+
+    @classmethod
+    def of(
+        cls: Callable[Concatenate[Optimizer, Q], W],
+        optimizer: Callable[P, Optimizer],
+        *args: Q.args,
+        **kwargs: Q.kwargs,
+    ) -> Callable[P, W]:
+        """A class that builds an optimizer and wraps it, to use in place of its class.
+
+        It is for whoever wants a class and builds the optimizer itself: a config, the
+        Trainer of transformers, an optimizer in the backward pass. It takes what the
+        class of the optimizer takes, and returns a `Warmed`. It can be pickled if what
+        it was made of can be.
+
+        Args:
+            optimizer: The class of the optimizer, or a function that returns one.
+            args: What `Warmed` takes after the optimizer.
+            kwargs: Likewise.
+
+        Raises:
+            TypeError: `optimizer` cannot be called, or `Warmed` has no such argument.
+
+        Example:
+            >>> WarmedSGD = Warmed.of(torch.optim.SGD, steps=4)
+            >>> optimizer = WarmedSGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+            >>> optimizer.get_last_lr()
+            [0.25]
+        """
+        made: Callable[P, W] = factory(cls, optimizer, args, kwargs)
+        return made
 
     def _start(self) -> None:
         self.__class__ = _named_after(_called(self), type(self.wrapped).__name__)

@@ -39,6 +39,12 @@ def fixed(adamw: torch.optim.AdamW, config: Config) -> LRScheduler:
     Warmed(adamw.param_groups, steps=9)  # type: ignore[arg-type]
     Warmed(adamw, steps=9, warmup="linear")  # type: ignore[call-arg]
 
+    made = Warmed.of(torch.optim.AdamW, steps=9, mode="cosine")
+    late: Warmed = made(adamw.param_groups, lr=1e-3)
+    made(adamw.param_groups, lrs=1e-3)  # type: ignore[call-arg]
+    Warmed.of(torch.optim.AdamW, steps="9")  # type: ignore[arg-type]
+    assert late.wrapped
+
     optimizer: torch.optim.Optimizer = Warmed(adamw, steps=9)
     return CosineAnnealingLR(optimizer, T_max=100)
 

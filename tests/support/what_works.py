@@ -117,6 +117,12 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
     (FRAMEWORKS, "accelerate", "frameworks/test_accelerate", ("test_",)),
     (FRAMEWORKS, "transformers.Trainer", "frameworks/test_transformers", ("test_",)),
     (FRAMEWORKS, "ignite", "frameworks/test_ignite", ("test_",)),
+    (
+        FRAMEWORKS,
+        "a class that wraps, for ZeRO, an optimizer in backward, pickle",
+        "groups/test_factory",
+        ("test_",),
+    ),
     (ADDED, "hooks and profiler, once", "step/test_hooks", ("test_",)),
     (
         ADDED,
