@@ -17,16 +17,18 @@ or to the right of it on its own line. What begins with an underscore is not for
     trace adaptive aligned                          a warmup that may end early, or hold
     _pace _climb                                    the ramp, and the pace of a group
     _optimizers: couplings second_moments known     what is known of other optimizers
+    joined                                          several optimizers in one
     _keys _device _tell _words                      keys, devices, warnings, near misses
     _torch                                          private names of torch, guarded
     criteria shapes                                 rules and formulas: pure functions
     _tools: plots svg                               pictures
 """
 
-__all__ = ["Adaptive", "Aligned", "Trace", "Warmed", "__version__", "replay"]
+__all__ = ["Adaptive", "Aligned", "Joined", "Trace", "Warmed", "__version__", "replay"]
 
 from warmopt.adaptive import Adaptive as Adaptive
 from warmopt.aligned import Aligned as Aligned
+from warmopt.joined import Joined as Joined
 from warmopt.trace import Trace as Trace
 from warmopt.trace import replay as replay
 from warmopt.warmed import Warmed as Warmed

@@ -151,6 +151,40 @@ def test_run_resumed_in_mid_warmup_goes_on_bit_equal(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_several_optimizers_in_one_are_saved_and_resumed(tmp_path: Path) -> None:
+    """In automatic optimization, where Lightning itself takes only one."""
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    class Net(module_class()):
+        def configure_optimizers(self) -> Any:
+            weight, bias = self.parameters()
+            parts = [torch.optim.SGD([weight], LR), torch.optim.AdamW([bias], LR)]
+            self.used = watch(parts[1], lambda _: parts[1].param_groups[0]["lr"])
+            optimizer = Warmed(parts, steps=STEPS)
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, decay)
+            return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def run(resume: Path | None = None) -> Any:
+        saving = ModelCheckpoint(tmp_path, save_top_k=-1)
+        epochs = {"limit_train_batches": 3, "max_epochs": 2}
+        fit(
+            net := Net(),
+            resume,
+            enable_checkpointing=True,
+            callbacks=[saving],
+            **epochs,
+        )
+        return net
+
+    whole = run()
+    resumed = run(tmp_path / "epoch=0-step=3.ckpt")
+    assert whole.used[3:] == resumed.used == used_lrs(6)[3:]
+    torch.testing.assert_close(
+        whole.state_dict(), resumed.state_dict(), rtol=0.0, atol=0.0
+    )
+
+
 # --- what is logged -------------------------------------------------------------------
 
 

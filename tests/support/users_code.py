@@ -34,6 +34,7 @@ def fixed(adamw: torch.optim.AdamW, config: Config) -> LRScheduler:
     Warmed(adamw, mode="untuned_linear", momentum_start=0.9)
     Warmed(adamw, steps=9, mode=lambda t, n: t / n)
     Warmed(adamw, steps=9, mode=partial(polynomial, power=3))
+    Warmed([adamw, adamw], steps=9)
     Warmed(adamw, steps=9, mode="liner")  # type: ignore[arg-type]
     Warmed(adamw, steps="9")  # type: ignore[arg-type]
     Warmed(adamw.param_groups, steps=9)  # type: ignore[arg-type]

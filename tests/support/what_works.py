@@ -123,6 +123,7 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
         "groups/test_factory",
         ("test_",),
     ),
+    (ADDED, "several optimizers in one", "groups/test_joined", ("test_",)),
     (ADDED, "hooks and profiler, once", "step/test_hooks", ("test_",)),
     (
         ADDED,
