@@ -7,6 +7,7 @@ or to the right of it on its own line. What begins with an underscore is not for
     _tools: cli demo                                what it runs
     lightning transformers                          callbacks: the effective LR in logs
     __init__                                        what `import warmopt` gives
+    after_warmup                                    a scheduler that waits
     warmed                                          `Warmed`, the wrapper
     _factory                                        a class that builds and wraps
     _update: planner plain plan update compiling    one update: on, off, counted
@@ -24,9 +25,19 @@ or to the right of it on its own line. What begins with an underscore is not for
     _tools: plots svg                               pictures
 """
 
-__all__ = ["Adaptive", "Aligned", "Joined", "Trace", "Warmed", "__version__", "replay"]
+__all__ = [
+    "Adaptive",
+    "AfterWarmup",
+    "Aligned",
+    "Joined",
+    "Trace",
+    "Warmed",
+    "__version__",
+    "replay",
+]
 
 from warmopt.adaptive import Adaptive as Adaptive
+from warmopt.after_warmup import AfterWarmup as AfterWarmup
 from warmopt.aligned import Aligned as Aligned
 from warmopt.joined import Joined as Joined
 from warmopt.trace import Trace as Trace

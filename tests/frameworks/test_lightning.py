@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from tests.support import twins
 from tests.support.reference import watch
 from tests.support.twins import LR, STEPS, decay, factor, used_lrs
-from warmopt import Warmed
+from warmopt import AfterWarmup, Warmed
 
 pytestmark = [
     pytest.mark.xdist_group("lightning"),
@@ -149,6 +149,38 @@ def test_run_resumed_in_mid_warmup_goes_on_bit_equal(tmp_path: Path) -> None:
     torch.testing.assert_close(
         whole.state_dict(), resumed.state_dict(), rtol=0.0, atol=0.0
     )
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.parametrize("cut", [3, 4, 5])
+def test_a_schedule_that_waits_is_saved_and_resumed(cut: int, tmp_path: Path) -> None:
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    class Net(module_class()):
+        def configure_optimizers(self) -> Any:
+            inner = torch.optim.AdamW(self.parameters(), LR)
+            self.used = watch(inner, lambda _: inner.param_groups[0]["lr"])
+            optimizer = Warmed(inner, steps=STEPS)
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, decay)
+            waiting = {"scheduler": AfterWarmup(scheduler), "interval": "step"}
+            return [optimizer], [waiting]
+
+    def run(resume: Path | None = None) -> list[float]:
+        saving = ModelCheckpoint(tmp_path, save_top_k=-1)
+        epochs = {"limit_train_batches": cut, "max_epochs": 2}
+        fit(
+            net := Net(),
+            resume,
+            enable_checkpointing=True,
+            callbacks=[saving],
+            **epochs,
+        )
+        return net.used
+
+    expected = [LR * factor(update) for update in range(STEPS)]
+    expected += [LR * decay(update) for update in range(2 * cut - STEPS)]
+    assert run() == expected
+    assert run(tmp_path / f"epoch=0-step={cut}.ckpt") == expected[cut:]
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")

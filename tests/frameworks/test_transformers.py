@@ -12,7 +12,7 @@ from torch.optim import AdamW
 from tests.support import twins
 from tests.support.reference import watch
 from tests.support.twins import LR, STEPS, decay, factor, used_lrs
-from warmopt import Warmed
+from warmopt import AfterWarmup, Warmed
 
 pytestmark = pytest.mark.xdist_group("transformers")
 
@@ -137,3 +137,13 @@ def test_trainer_builds_the_optimizer_and_the_scheduler_itself(tmp_path: Path) -
         [lr * factor(update) for lr in lrs] for update, lrs in enumerate(used_bare)
     ]
     assert logged(warmed, "learning_rate") == logged(bare, "learning_rate")
+
+
+def test_a_schedule_that_waits_in_the_trainer(tmp_path: Path) -> None:
+    model = new_model()
+    optimizer, scheduler, used = twins.build(model.parameters())
+    given = {"optimizers": (optimizer, AfterWarmup(scheduler))}
+    trainer_of(model, tmp_path, given, gradient_accumulation_steps=2).train()
+    expected = [LR * factor(update) for update in range(STEPS)]
+    expected += [LR * decay(update) for update in range(UPDATES - STEPS)]
+    assert used == expected

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from warmopt import Adaptive, Aligned, Trace, Warmed, replay
+from warmopt import Adaptive, AfterWarmup, Aligned, Trace, Warmed, replay
 from warmopt.criteria import Drift, NormRatio, Reading, UpdateRMS
 from warmopt.shapes import polynomial
 from warmopt.warmed import ModeName
@@ -47,7 +47,7 @@ def fixed(adamw: torch.optim.AdamW, config: Config) -> LRScheduler:
     assert late.wrapped
 
     optimizer: torch.optim.Optimizer = Warmed(adamw, steps=9)
-    return CosineAnnealingLR(optimizer, T_max=100)
+    return AfterWarmup(CosineAnnealingLR(optimizer, T_max=100))
 
 
 def every_update(optimizer: Warmed) -> tuple[list[float], bool, str | None]:

@@ -42,6 +42,12 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
     ),
     (
         SCHEDULERS,
+        "a schedule that waits by itself, per update or per epoch, resumed",
+        "groups/test_after_warmup",
+        ("test_",),
+    ),
+    (
+        SCHEDULERS,
         "those of transformers, timm and ignite",
         "groups/test_foreign_schedulers",
         ("test_",),
