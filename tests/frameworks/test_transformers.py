@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
 
 from tests.support import twins
 from tests.support.reference import watch
@@ -147,3 +148,18 @@ def test_a_schedule_that_waits_in_the_trainer(tmp_path: Path) -> None:
     expected = [LR * factor(update) for update in range(STEPS)]
     expected += [LR * decay(update) for update in range(UPDATES - STEPS)]
     assert used == expected
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["goes_on", "rewarmed"])
+def test_a_second_training_warms_only_if_asked(again: bool, tmp_path: Path) -> None:
+    model = new_model()
+    optimizer = Warmed(AdamW(model.parameters(), lr=LR), steps=STEPS)
+    constant = LambdaLR(optimizer, lambda _: 1.0)
+    used = watch(optimizer.wrapped, lambda inner: inner.param_groups[0]["lr"])
+    run = trainer_of(model, tmp_path, {"optimizers": (optimizer, constant)})
+    run.train()
+    if again:
+        optimizer.rewarm()
+    run.train()
+    first = [LR * factor(update) for update in range(UPDATES)]
+    assert used == first + (first if again else [LR] * UPDATES)
