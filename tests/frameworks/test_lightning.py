@@ -245,8 +245,8 @@ def test_effective_lr_is_logged_beside_the_base_lr(tmp_path: Path) -> None:
     assert columns == {
         "step": [update for update in updates for _ in range(2)],
         "lr-AdamW": [LR * decay(update) for update in updates],
-        "effective_lr/AdamW": net.used[1::2],
-        "warmup_factor/AdamW": [factor(update) for update in updates],
+        "lr-AdamW-effective": net.used[1::2],
+        "lr-AdamW-factor": [factor(update) for update in updates],
     }
 
 
@@ -271,12 +271,12 @@ def test_every_group_of_every_warmed_optimizer_is_logged(tmp_path: Path) -> None
     columns = logged(tmp_path, Net(manual=True), EffectiveLRMonitor(), every=1)
     assert {name: column[:3] for name, column in columns.items()} == {
         "step": [0, 1, 2],
-        "effective_lr/SGD/pg1": [0.25, 0.5, 0.75],
-        "effective_lr/SGD/pg2": [0.5, 1.0, 1.0],
-        "effective_lr/SGD-2/head": [0.5, 1.0, 1.5],
-        "warmup_factor/SGD/pg1": [0.25, 0.5, 0.75],
-        "warmup_factor/SGD/pg2": [0.5, 1.0, 1.0],
-        "warmup_factor/SGD-2/head": [0.25, 0.5, 0.75],
+        "lr-SGD/pg1-effective": [0.25, 0.5, 0.75],
+        "lr-SGD/pg2-effective": [0.5, 1.0, 1.0],
+        "lr-SGD-2/head-effective": [0.5, 1.0, 1.5],
+        "lr-SGD/pg1-factor": [0.25, 0.5, 0.75],
+        "lr-SGD/pg2-factor": [0.5, 1.0, 1.0],
+        "lr-SGD-2/head-factor": [0.25, 0.5, 0.75],
     }
 
 
@@ -305,6 +305,24 @@ def test_wrapping_changes_no_name_in_the_logs(tmp_path: Path) -> None:
         return list(monitor.lrs)
 
     assert names(wrap=True) == names(wrap=False) == ["lr-SGD", "lr-Adam", "lr-SGD-1"]
+
+
+@pytest.mark.parametrize("prog_bar", [False, True])
+def test_effective_lr_is_shown_in_the_progress_bar_if_asked(prog_bar: bool) -> None:
+    from lightning.pytorch import Callback
+
+    from warmopt.lightning import EffectiveLRMonitor
+
+    shown = []
+
+    class Bar(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if "effective_lr" in trainer.progress_bar_metrics:
+                shown.append(trainer.progress_bar_metrics["effective_lr"])
+
+    net = module_class()()
+    fit(net, callbacks=[EffectiveLRMonitor(prog_bar), Bar()], log_every_n_steps=4)
+    assert shown == (net.used if prog_bar else [])
 
 
 # --- Fabric ---------------------------------------------------------------------------
