@@ -7,7 +7,9 @@ or to the right of it on its own line. What begins with an underscore is not for
     _tools: cli demo                                what it runs
     lightning transformers                          callbacks: the effective LR in logs
     __init__                                        what `import warmopt` gives
+    after_warmup                                    a scheduler that waits
     warmed                                          `Warmed`, the wrapper
+    _factory                                        a class that builds and wraps
     _update: planner plain plan update compiling    one update: on, off, counted
     _measure: watchers climbs                       readings of what the optimizer does
     _measure: window sources comparison             each for a few param groups
@@ -16,16 +18,28 @@ or to the right of it on its own line. What begins with an underscore is not for
     trace adaptive aligned                          a warmup that may end early, or hold
     _pace _climb                                    the ramp, and the pace of a group
     _optimizers: couplings second_moments known     what is known of other optimizers
+    joined                                          several optimizers in one
     _keys _device _tell _words                      keys, devices, warnings, near misses
     _torch                                          private names of torch, guarded
     criteria shapes                                 rules and formulas: pure functions
     _tools: plots svg                               pictures
 """
 
-__all__ = ["Adaptive", "Aligned", "Trace", "Warmed", "__version__", "replay"]
+__all__ = [
+    "Adaptive",
+    "AfterWarmup",
+    "Aligned",
+    "Joined",
+    "Trace",
+    "Warmed",
+    "__version__",
+    "replay",
+]
 
 from warmopt.adaptive import Adaptive as Adaptive
+from warmopt.after_warmup import AfterWarmup as AfterWarmup
 from warmopt.aligned import Aligned as Aligned
+from warmopt.joined import Joined as Joined
 from warmopt.trace import Trace as Trace
 from warmopt.trace import replay as replay
 from warmopt.warmed import Warmed as Warmed

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
 
-__all__ = ["ATTRIBUTES", "did_you_mean", "explains_arguments"]
+__all__ = ["ATTRIBUTES", "check_names", "did_you_mean", "explains_arguments"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -63,17 +63,22 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def explains_arguments(init: Callable[P, T]) -> Callable[P, T]:
+def check_names(given: Iterable[str], names: list[str]) -> None:
     """Says, of an argument that does not exist, which one does what was meant."""
+    for name in given:
+        if name not in names:
+            hint = _ARGUMENTS.get(name) or did_you_mean(name, names).strip()
+            if hint:
+                raise TypeError(f"{name} is no argument of Warmed. {hint}")
+
+
+def explains_arguments(init: Callable[P, T]) -> Callable[P, T]:
+    """Lets a call check the names of its arguments first."""
     names = list(inspect.signature(init).parameters)
 
     @functools.wraps(init)
     def explained(*args: P.args, **kwargs: P.kwargs) -> T:
-        for name in kwargs:
-            if name not in names:
-                hint = _ARGUMENTS.get(name) or did_you_mean(name, names).strip()
-                if hint:
-                    raise TypeError(f"{name} is no argument of Warmed. {hint}")
+        check_names(kwargs, names)
         return init(*args, **kwargs)
 
     return explained

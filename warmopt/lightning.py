@@ -19,29 +19,45 @@ __all__ = ["EffectiveLRMonitor"]
 class EffectiveLRMonitor(Callback):
     """Logs the effective LR and the factor of the update that a batch is part of.
 
-    Lightning's `LearningRateMonitor` logs the base LR, which is `group["lr"]`. This
-    callback logs `effective_lr/AdamW` and `warmup_factor/AdamW` at the same steps, for
-    every optimizer that is a `Warmed`, with the class name of the wrapped optimizer.
-    The names follow those of Lightning: the second optimizer of a class is `AdamW-1`.
-    If there are several param groups, they are `AdamW/pg1` and so on, or have their own
-    `name`.
+    Lightning's `LearningRateMonitor` logs the base LR, which is `group["lr"]`, as
+    `lr-AdamW`. This callback logs `lr-AdamW-effective` and `lr-AdamW-factor` at the
+    same steps, for every optimizer that is a `Warmed`, with the class name of the
+    wrapped optimizer. The names follow those of Lightning, so they stand beside them:
+    the second optimizer of a class is `lr-AdamW-1`. If there are several param groups,
+    they are `lr-AdamW/pg1` and so on, or have their own `name`.
+
+    Args:
+        prog_bar: Whether the effective LR of the first group of the first `Warmed` is
+            shown in the progress bar too, as `effective_lr`.
 
     Example:
         >>> from lightning.pytorch import Trainer
-        >>> trainer = Trainer(logger=False, callbacks=[EffectiveLRMonitor()])
+        >>> monitor = EffectiveLRMonitor(prog_bar=True)
+        >>> trainer = Trainer(logger=False, callbacks=[monitor])
     """
+
+    def __init__(self, prog_bar: bool = False) -> None:
+        self._prog_bar = prog_bar
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Logs to all loggers, every `log_every_n_steps`."""
+        """Logs to all loggers, every `log_every_n_steps`; shows it at each batch."""
         # LearningRateMonitor uses the same two private attributes. The public method
         # self.log() would take far longer, at each batch.
-        if trainer._logger_connector.should_update_logs:
+        is_due = trainer._logger_connector.should_update_logs
+        if not (is_due or self._prog_bar):
+            return
+        metrics = dict(_metrics(trainer))
+        if is_due:
             step = trainer.fit_loop.epoch_loop._batches_that_stepped
-            metrics = dict(_metrics(trainer))
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step)
+        if self._prog_bar and metrics:
+            first = next(iter(metrics.values()))
+            pl_module.log(
+                "effective_lr", first, prog_bar=True, logger=False, batch_size=1
+            )
 
 
 def _metrics(trainer: Trainer) -> Iterator[tuple[str, float]]:
@@ -55,6 +71,6 @@ def _metrics(trainer: Trainer) -> Iterator[tuple[str, float]]:
             groups, factors = warmed.param_groups, warmed.factors
             for number, (group, factor) in enumerate(zip(groups, factors, strict=True)):
                 part = group.get("name") or (len(groups) > 1 and f"pg{number + 1}")
-                where = f"{name}/{part}" if part else name
-                yield f"effective_lr/{where}", float(group["lr"] * factor)
-                yield f"warmup_factor/{where}", factor
+                where = f"lr-{name}/{part}" if part else f"lr-{name}"
+                yield f"{where}-effective", float(group["lr"] * factor)
+                yield f"{where}-factor", factor

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import html
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeGuard, TypeVar
 
 from torch.optim import Optimizer
 
+from warmopt._factory import factory
 from warmopt._groups.loading import (
     Hooks,
     checked_and_completed,
@@ -34,9 +35,14 @@ from warmopt._update.update import momentum_key
 from warmopt._words import ATTRIBUTES, explains_arguments
 from warmopt.adaptive import check_criterion
 from warmopt.criteria import Criterion
+from warmopt.joined import Joined
 from warmopt.trace import Trace
 
 __all__ = ["ModeLike", "ModeName", "Warmed"]
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+W = TypeVar("W")
 
 
 def _delegated(name: str) -> Any:
@@ -71,10 +77,11 @@ class Warmed(Optimizer):
     noticed. A group added later starts its own warmup.
 
     Args:
-        optimizer: The optimizer to wrap. Only the state of the warmup is added to its
-            param groups (`warmup_updates`, `warmup_done`, `warmup_mode`,
-            `warmup_length`), and it is saved and loaded with them. If that state is
-            already there, from a checkpoint, the warmup goes on from it.
+        optimizer: The optimizer to wrap, or a list of several, which are then one (see
+            `Joined`). Only the state of the warmup is added to the param groups
+            (`warmup_updates`, `warmup_done`, `warmup_mode`, `warmup_length`), and it is
+            saved and loaded with them. If that state is already there, from a
+            checkpoint, the warmup goes on from it.
         steps: Length in updates: the factor of update t, counted from 1, is t / steps
             for the linear shape. So the first update is not wasted, and update `steps`
             runs at the full LR. A float in (0, 1) is that share of `total_steps`.
@@ -154,7 +161,7 @@ class Warmed(Optimizer):
     @explains_arguments
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizer | Sequence[Optimizer],
         steps: float | None = None,
         mode: ModeLike = "linear",
         *,
@@ -165,6 +172,8 @@ class Warmed(Optimizer):
         watch: Sequence[Criterion] = (),
         trace: Trace | None = None,
     ) -> None:
+        if _is_several(optimizer):
+            optimizer = Joined(optimizer)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(
                 "optimizer must be a torch.optim.Optimizer, got "
@@ -185,6 +194,14 @@ class Warmed(Optimizer):
             raise TypeError(f"trace must be a Trace, got {trace!r}. Use trace=Trace().")
         sampling = schedule.pace.sampling
         compares = sampling is not None and sampling.signal is not None
+        if isinstance(optimizer, Joined) and (
+            watch or sampling is not None or trace is not None
+        ):
+            raise ValueError(
+                "optimizer must be a single one for what reads its state (mode="
+                f"{schedule.mode!r}, watch, trace), got {len(optimizer.optimizers)} "
+                "joined. Use a fixed mode, or wrap each of them."
+            )
         if watch or (not compares and (sampling is not None or trace is not None)):
             moment = sampling.second_moment if sampling is not None else None
             check_has_second_moment(optimizer, moment)
@@ -208,6 +225,37 @@ class Warmed(Optimizer):
                 f"{type(optimizer).__name__} was wrapped before, and its warmup goes "
                 f"on: {where}. Call rewarm() to begin again."
             )
+
+    @classmethod
+    def of(
+        cls: Callable[Concatenate[Optimizer, Q], W],
+        optimizer: Callable[P, Optimizer | Sequence[Optimizer]],
+        *args: Q.args,
+        **kwargs: Q.kwargs,
+    ) -> Callable[P, W]:
+        """A class that builds an optimizer and wraps it, to use in place of its class.
+
+        It is for whoever wants a class and builds the optimizer itself: a config, the
+        Trainer of transformers, an optimizer in the backward pass. It takes what the
+        class of the optimizer takes, and returns a `Warmed`. It can be pickled if what
+        it was made of can be.
+
+        Args:
+            optimizer: The class of the optimizer, or a function that returns one.
+            args: What `Warmed` takes after the optimizer.
+            kwargs: Likewise.
+
+        Raises:
+            TypeError: `optimizer` cannot be called, or `Warmed` has no such argument.
+
+        Example:
+            >>> WarmedSGD = Warmed.of(torch.optim.SGD, steps=4)
+            >>> optimizer = WarmedSGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+            >>> optimizer.get_last_lr()
+            [0.25]
+        """
+        made: Callable[P, W] = factory(cls, optimizer, args, kwargs)
+        return made
 
     def _start(self) -> None:
         self.__class__ = _named_after(_called(self), type(self.wrapped).__name__)
@@ -557,6 +605,15 @@ def _called(warmed: Warmed) -> type:
     cls = type(warmed)
     called: type = vars(cls).get("_called", cls)
     return called
+
+
+def _is_several(
+    optimizer: Optimizer | Sequence[Optimizer],
+) -> TypeGuard[Sequence[Optimizer]]:
+    """Whether these are optimizers, and not, say, parameters."""
+    return isinstance(optimizer, (list, tuple)) and any(
+        isinstance(each, Optimizer) for each in optimizer
+    )
 
 
 def _checked_watch(watch: Sequence[Criterion]) -> tuple[Criterion, ...]:

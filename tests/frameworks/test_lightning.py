@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from tests.support import twins
 from tests.support.reference import watch
 from tests.support.twins import LR, STEPS, decay, factor, used_lrs
-from warmopt import Warmed
+from warmopt import AfterWarmup, Warmed
 
 pytestmark = [
     pytest.mark.xdist_group("lightning"),
@@ -151,6 +151,72 @@ def test_run_resumed_in_mid_warmup_goes_on_bit_equal(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.parametrize("cut", [3, 4, 5])
+def test_a_schedule_that_waits_is_saved_and_resumed(cut: int, tmp_path: Path) -> None:
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    class Net(module_class()):
+        def configure_optimizers(self) -> Any:
+            inner = torch.optim.AdamW(self.parameters(), LR)
+            self.used = watch(inner, lambda _: inner.param_groups[0]["lr"])
+            optimizer = Warmed(inner, steps=STEPS)
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, decay)
+            waiting = {"scheduler": AfterWarmup(scheduler), "interval": "step"}
+            return [optimizer], [waiting]
+
+    def run(resume: Path | None = None) -> list[float]:
+        saving = ModelCheckpoint(tmp_path, save_top_k=-1)
+        epochs = {"limit_train_batches": cut, "max_epochs": 2}
+        fit(
+            net := Net(),
+            resume,
+            enable_checkpointing=True,
+            callbacks=[saving],
+            **epochs,
+        )
+        return net.used
+
+    expected = [LR * factor(update) for update in range(STEPS)]
+    expected += [LR * decay(update) for update in range(2 * cut - STEPS)]
+    assert run() == expected
+    assert run(tmp_path / f"epoch=0-step={cut}.ckpt") == expected[cut:]
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_several_optimizers_in_one_are_saved_and_resumed(tmp_path: Path) -> None:
+    """In automatic optimization, where Lightning itself takes only one."""
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    class Net(module_class()):
+        def configure_optimizers(self) -> Any:
+            weight, bias = self.parameters()
+            parts = [torch.optim.SGD([weight], LR), torch.optim.AdamW([bias], LR)]
+            self.used = watch(parts[1], lambda _: parts[1].param_groups[0]["lr"])
+            optimizer = Warmed(parts, steps=STEPS)
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, decay)
+            return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def run(resume: Path | None = None) -> Any:
+        saving = ModelCheckpoint(tmp_path, save_top_k=-1)
+        epochs = {"limit_train_batches": 3, "max_epochs": 2}
+        fit(
+            net := Net(),
+            resume,
+            enable_checkpointing=True,
+            callbacks=[saving],
+            **epochs,
+        )
+        return net
+
+    whole = run()
+    resumed = run(tmp_path / "epoch=0-step=3.ckpt")
+    assert whole.used[3:] == resumed.used == used_lrs(6)[3:]
+    torch.testing.assert_close(
+        whole.state_dict(), resumed.state_dict(), rtol=0.0, atol=0.0
+    )
+
+
 # --- what is logged -------------------------------------------------------------------
 
 
@@ -179,8 +245,8 @@ def test_effective_lr_is_logged_beside_the_base_lr(tmp_path: Path) -> None:
     assert columns == {
         "step": [update for update in updates for _ in range(2)],
         "lr-AdamW": [LR * decay(update) for update in updates],
-        "effective_lr/AdamW": net.used[1::2],
-        "warmup_factor/AdamW": [factor(update) for update in updates],
+        "lr-AdamW-effective": net.used[1::2],
+        "lr-AdamW-factor": [factor(update) for update in updates],
     }
 
 
@@ -205,12 +271,12 @@ def test_every_group_of_every_warmed_optimizer_is_logged(tmp_path: Path) -> None
     columns = logged(tmp_path, Net(manual=True), EffectiveLRMonitor(), every=1)
     assert {name: column[:3] for name, column in columns.items()} == {
         "step": [0, 1, 2],
-        "effective_lr/SGD/pg1": [0.25, 0.5, 0.75],
-        "effective_lr/SGD/pg2": [0.5, 1.0, 1.0],
-        "effective_lr/SGD-2/head": [0.5, 1.0, 1.5],
-        "warmup_factor/SGD/pg1": [0.25, 0.5, 0.75],
-        "warmup_factor/SGD/pg2": [0.5, 1.0, 1.0],
-        "warmup_factor/SGD-2/head": [0.25, 0.5, 0.75],
+        "lr-SGD/pg1-effective": [0.25, 0.5, 0.75],
+        "lr-SGD/pg2-effective": [0.5, 1.0, 1.0],
+        "lr-SGD-2/head-effective": [0.5, 1.0, 1.5],
+        "lr-SGD/pg1-factor": [0.25, 0.5, 0.75],
+        "lr-SGD/pg2-factor": [0.5, 1.0, 1.0],
+        "lr-SGD-2/head-factor": [0.25, 0.5, 0.75],
     }
 
 
@@ -239,6 +305,24 @@ def test_wrapping_changes_no_name_in_the_logs(tmp_path: Path) -> None:
         return list(monitor.lrs)
 
     assert names(wrap=True) == names(wrap=False) == ["lr-SGD", "lr-Adam", "lr-SGD-1"]
+
+
+@pytest.mark.parametrize("prog_bar", [False, True])
+def test_effective_lr_is_shown_in_the_progress_bar_if_asked(prog_bar: bool) -> None:
+    from lightning.pytorch import Callback
+
+    from warmopt.lightning import EffectiveLRMonitor
+
+    shown = []
+
+    class Bar(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if "effective_lr" in trainer.progress_bar_metrics:
+                shown.append(trainer.progress_bar_metrics["effective_lr"])
+
+    net = module_class()()
+    fit(net, callbacks=[EffectiveLRMonitor(prog_bar), Bar()], log_every_n_steps=4)
+    assert shown == (net.used if prog_bar else [])
 
 
 # --- Fabric ---------------------------------------------------------------------------

@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
 
 from tests.support import twins
-from tests.support.twins import LR, decay, used_lrs
+from tests.support.reference import watch
+from tests.support.twins import LR, STEPS, decay, factor, used_lrs
+from warmopt import AfterWarmup, Warmed
 
 pytestmark = pytest.mark.xdist_group("transformers")
 
@@ -20,12 +24,23 @@ def trainer(
     folder: Path, by_hand: bool = False, callbacks: Any = (), **options: Any
 ) -> tuple[Any, list[float]]:
     """The Trainer of a new model, and the LRs that the inner step sees."""
-    from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+    model = new_model()
+    optimizer, scheduler, used = twins.build(model.parameters(), by_hand)
+    given = {"callbacks": [*callbacks], "optimizers": (optimizer, scheduler)}
+    return trainer_of(model, folder, given, **options), used
+
+
+def new_model() -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
     tiny = {"n_layer": 1, "n_head": 1, "n_embd": 4, "n_positions": 4, "vocab_size": 7}
-    model = GPT2LMHeadModel(GPT2Config(**tiny))
-    optimizer, scheduler, used = twins.build(model.parameters(), by_hand)
+    return GPT2LMHeadModel(GPT2Config(**tiny))
+
+
+def trainer_of(model: Any, folder: Path, given: dict[str, Any], **options: Any) -> Any:
+    from transformers import Trainer, TrainingArguments
+
     arguments = TrainingArguments(
         folder,
         max_steps=UPDATES,
@@ -37,14 +52,7 @@ def trainer(
     )
     tokens = torch.randint(7, (32, 4), generator=torch.Generator().manual_seed(0))
     data = [{"input_ids": row, "labels": row} for row in tokens]
-    made = Trainer(
-        model,
-        arguments,
-        train_dataset=data,
-        callbacks=[*callbacks],
-        optimizers=(optimizer, scheduler),
-    )
-    return made, used
+    return Trainer(model, arguments, train_dataset=data, **given)
 
 
 def logged(trainer: Any, key: str) -> list[float]:
@@ -108,3 +116,50 @@ def test_effective_lr_is_logged_beside_the_base_lr(
     expected = [] if by_hand else used[1::2]
     assert logged(run, key) == expected
     assert [logs[key] for logs in seen if key in logs] == expected
+
+
+def test_trainer_builds_the_optimizer_and_the_scheduler_itself(tmp_path: Path) -> None:
+    """By a class that wraps; the Trainer's own scheduler is made for the wrapper."""
+    made = Warmed.of(AdamW, steps=STEPS)
+    options = {"lr_scheduler_type": "linear", "learning_rate": LR}
+
+    def run(wrap: bool) -> Any:
+        given = {"optimizer_cls_and_kwargs": (made if wrap else AdamW, {"lr": LR})}
+        done = trainer_of(new_model(), tmp_path, given, **options)
+        done.create_optimizer_and_scheduler(UPDATES)
+        inner = done.optimizer.wrapped if wrap else done.optimizer
+        used = watch(inner, lambda _: [group["lr"] for group in inner.param_groups])
+        done.train()
+        return done, used
+
+    (warmed, used), (bare, used_bare) = run(wrap=True), run(wrap=False)
+    assert warmed.optimizer.optimizer.done
+    assert used == [
+        [lr * factor(update) for lr in lrs] for update, lrs in enumerate(used_bare)
+    ]
+    assert logged(warmed, "learning_rate") == logged(bare, "learning_rate")
+
+
+def test_a_schedule_that_waits_in_the_trainer(tmp_path: Path) -> None:
+    model = new_model()
+    optimizer, scheduler, used = twins.build(model.parameters())
+    given = {"optimizers": (optimizer, AfterWarmup(scheduler))}
+    trainer_of(model, tmp_path, given, gradient_accumulation_steps=2).train()
+    expected = [LR * factor(update) for update in range(STEPS)]
+    expected += [LR * decay(update) for update in range(UPDATES - STEPS)]
+    assert used == expected
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["goes_on", "rewarmed"])
+def test_a_second_training_warms_only_if_asked(again: bool, tmp_path: Path) -> None:
+    model = new_model()
+    optimizer = Warmed(AdamW(model.parameters(), lr=LR), steps=STEPS)
+    constant = LambdaLR(optimizer, lambda _: 1.0)
+    used = watch(optimizer.wrapped, lambda inner: inner.param_groups[0]["lr"])
+    run = trainer_of(model, tmp_path, {"optimizers": (optimizer, constant)})
+    run.train()
+    if again:
+        optimizer.rewarm()
+    run.train()
+    first = [LR * factor(update) for update in range(UPDATES)]
+    assert used == first + (first if again else [LR] * UPDATES)

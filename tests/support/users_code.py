@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from warmopt import Adaptive, Aligned, Trace, Warmed, replay
+from warmopt import Adaptive, AfterWarmup, Aligned, Trace, Warmed, replay
 from warmopt.criteria import Drift, NormRatio, Reading, UpdateRMS
 from warmopt.shapes import polynomial
 from warmopt.warmed import ModeName
@@ -34,13 +34,20 @@ def fixed(adamw: torch.optim.AdamW, config: Config) -> LRScheduler:
     Warmed(adamw, mode="untuned_linear", momentum_start=0.9)
     Warmed(adamw, steps=9, mode=lambda t, n: t / n)
     Warmed(adamw, steps=9, mode=partial(polynomial, power=3))
+    Warmed([adamw, adamw], steps=9)
     Warmed(adamw, steps=9, mode="liner")  # type: ignore[arg-type]
     Warmed(adamw, steps="9")  # type: ignore[arg-type]
     Warmed(adamw.param_groups, steps=9)  # type: ignore[arg-type]
     Warmed(adamw, steps=9, warmup="linear")  # type: ignore[call-arg]
 
+    made = Warmed.of(torch.optim.AdamW, steps=9, mode="cosine")
+    late: Warmed = made(adamw.param_groups, lr=1e-3)
+    made(adamw.param_groups, lrs=1e-3)  # type: ignore[call-arg]
+    Warmed.of(torch.optim.AdamW, steps="9")  # type: ignore[arg-type]
+    assert late.wrapped
+
     optimizer: torch.optim.Optimizer = Warmed(adamw, steps=9)
-    return CosineAnnealingLR(optimizer, T_max=100)
+    return AfterWarmup(CosineAnnealingLR(optimizer, T_max=100))
 
 
 def every_update(optimizer: Warmed) -> tuple[list[float], bool, str | None]:

@@ -43,6 +43,12 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
     ),
     (
         SCHEDULERS,
+        "a schedule that waits by itself, per update or per epoch, resumed",
+        "groups/test_after_warmup",
+        ("test_",),
+    ),
+    (
+        SCHEDULERS,
         "those of transformers, timm and ignite",
         "groups/test_foreign_schedulers",
         ("test_",),
@@ -136,6 +142,13 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
     (FRAMEWORKS, "accelerate", "frameworks/test_accelerate", ("test_",)),
     (FRAMEWORKS, "transformers.Trainer", "frameworks/test_transformers", ("test_",)),
     (FRAMEWORKS, "ignite", "frameworks/test_ignite", ("test_",)),
+    (
+        FRAMEWORKS,
+        "a class that wraps, for ZeRO, an optimizer in backward, pickle",
+        "groups/test_factory",
+        ("test_",),
+    ),
+    (ADDED, "several optimizers in one", "groups/test_joined", ("test_",)),
     (ADDED, "hooks and profiler, once", "step/test_hooks", ("test_",)),
     (
         ADDED,

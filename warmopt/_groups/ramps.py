@@ -12,6 +12,7 @@ from warmopt._device import factor_table
 from warmopt._groups.schedule import Schedule
 from warmopt._keys import DONE, LENGTH, UPDATES, Group
 from warmopt._pace import Pace, Ramp
+from warmopt.joined import parts_of
 
 __all__ = ["Ramps"]
 
@@ -22,6 +23,7 @@ class Ramps:
     Attributes:
         schedule: Mode, length and start, as `Warmed` was asked for them.
         pace: How the ramps are walked.
+        options: Names of the options that the optimizer itself knows.
         steps_key: Key of a group's own length. It is `warmup_steps`, or
             `warmopt_steps` where the optimizer has an option of that name itself.
         start_key: Key of a group's own start factor, likewise.
@@ -34,7 +36,10 @@ class Ramps:
         # captured graph reads its table at a fixed address.
         self._ramps: dict[tuple[float, float], Ramp] = {}
         self._tables: dict[Any, Tensor] = {}
-        taken = getattr(optimizer, "defaults", {})
+        self.options: set[str] = set()
+        for part in parts_of(optimizer):
+            self.options |= {*getattr(part, "defaults", {})}
+        taken = self.options
         self.steps_key = "warmopt_steps" if "warmup_steps" in taken else "warmup_steps"
         self.start_key = "warmopt_start" if "warmup_start" in taken else "warmup_start"
 

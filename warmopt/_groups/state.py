@@ -109,7 +109,7 @@ class States:
     def _tell_near_misses(self, group: Group) -> None:
         """Warns of keys that are almost ours: nothing would read them."""
         ours = [self.ramps.steps_key, self.ramps.start_key]
-        known = {*self.keys, *ours, *getattr(self._optimizer, "defaults", {})}
+        known = {*self.keys, *ours, *self.ramps.options}
         for key in group:
             if key not in known and (hint := did_you_mean(str(key), ours)):
                 tell(f"A param group has the key {key!r}, which nothing reads.{hint}")

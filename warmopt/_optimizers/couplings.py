@@ -116,7 +116,8 @@ def _check_held(optimizer: Optimizer) -> None:
     them to it at each step.
 
     Raises:
-        ValueError: It holds optimizers with groups of their own, or one that warms up.
+        ValueError: It holds optimizers with groups of their own, or one that warms up,
+            or shares its groups with one that a warmup would break.
     """
     name = type(optimizer).__name__
     own = set(map(id, optimizer.param_groups))
@@ -128,7 +129,7 @@ def _check_held(optimizer: Optimizer) -> None:
                 f"({attribute}), and both factors multiply. Use {name} as it is."
             )
         if not own.isdisjoint(map(id, held.param_groups)):
-            _check_held(held)
+            check_coupling(held)
         elif not is_one_of(optimizer, _COPIES_GROUPS) and any(
             id(p) in params for group in held.param_groups for p in group["params"]
         ):

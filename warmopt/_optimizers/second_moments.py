@@ -17,6 +17,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 import warmopt._optimizers.known as known
+from warmopt.joined import owner
 
 __all__ = [
     "Moment",
@@ -220,7 +221,7 @@ def beta2(optimizer: Optimizer, group: dict[str, Any]) -> float:
         >>> beta2(adam, adam.param_groups[0])
         0.98
     """
-    optimizer = inner(optimizer)
+    optimizer = inner(owner(optimizer, group))
     decay = decay_of(optimizer, group)
     if decay is None:
         raise ValueError(
