@@ -21,7 +21,7 @@ WARNINGS_OF_TORCH = [
     "You are using `torch.load` with `weights_only=False`",  # so does Lightning
     "Guards may run slower on Python 3.13.0",
     "FSDP.state_dict_type.. and FSDP.set_state_dict_type.. are being deprecated",
-    "Warning: Profiler clears events at the end of each cycle",
+    "Warning. Profiler clears events",  # a colon would end the pattern
     "TypedStorage is deprecated",  # its distributed checkpoints use one
     "DTensor random operators may not have complete support",
     "torch.distributed is .*un(available|initialized)",  # a checkpoint of one process
