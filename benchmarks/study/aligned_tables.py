@@ -112,7 +112,7 @@ def asks(groups: list[Group], name: str) -> list[tuple[str, str, bool | None]]:
     ]
     ours, fixed = by_ladder(own, name), fixed_sensitivity(own)
     if ours and fixed:
-        text = f"{fmean(ours):.3f}, best fixed {fixed:.3f}"
+        text = f"{round(fmean(ours), 3) + 0.0:.3f}, best fixed {fixed:.3f}"
         found.append(("LR sensitivity ≤ half", text, fmean(ours) <= fixed / 2))
     cold = [
         values

@@ -6,7 +6,9 @@ A `Hand` sees the loss and the parameters. Its factor multiplies the LR of the u
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
+from statistics import fmean
 from typing import Any, Protocol
 
 import torch
@@ -66,7 +68,8 @@ class Climbing:
         self.done, self.length = 0, 0
         self.random = torch.Generator().manual_seed(seed)
         self.last: tuple[Tensor, Tensor] | None = None  # the step, and its gradients
-        self.mean = self.at_stall = math.nan
+        self.mean = self.at_stall = math.nan  # of the alignment, once it has stalled
+        self.recent: deque[float] = deque(maxlen=self.limits.stall)
         self.is_over = False
 
     def before(self, params: Params, loss: float) -> None:
@@ -99,7 +102,7 @@ class Climbing:
             a = 2.0 * float(torch.rand((), generator=self.random)) - 1.0
         elif self.change == "edge":
             a = min(a + 0.1, 1.0)
-        self.mean = a if math.isnan(self.mean) else self._moved(a)
+        self.recent.append(a)
         self.climb = self.climb.after(a, self.done, self.limits)
         phase, self.factor = self.climb.phase, self.climb.factor
         if phase == RAMPING:
@@ -107,18 +110,16 @@ class Climbing:
             share = (self.done + 1 - begun) / max(self.steps - begun, 1)
             self.factor += (1.0 - self.factor) * min(share, 1.0)
         elif phase == HOLDING and self.change == "second":
-            self._climb_on()
+            self._climb_on(a)
             return
         if phase == HOLDING or self.factor >= 1.0 or self.done >= self.steps:
             self._end()
 
-    def _moved(self, a: float) -> float:
-        return self.KEPT * self.mean + (1.0 - self.KEPT) * a
-
-    def _climb_on(self) -> None:
+    def _climb_on(self, a: float) -> None:
         """Rises slowly until the mean alignment is lower than it was at the stall."""
         if math.isnan(self.at_stall):
-            self.at_stall = self.mean
+            self.mean = self.at_stall = fmean(self.recent)
+        self.mean = self.KEPT * self.mean + (1.0 - self.KEPT) * a
         if self.mean < self.at_stall - self.FALL or self.done >= self.steps:
             self._end()
             return
