@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from statistics import fmean
@@ -137,19 +138,27 @@ def fixed_sensitivity(groups: list[Group]) -> float | None:
 
 def aligned_controls(results: Results) -> str:
     """Aligned mode minus its controls, in seed standard deviations."""
-    groups = at(every(results), 1)
+    groups = every(results)
     lines = []
-    for name in names(groups):
+    for times, name in itertools.product((1, 4, 16), names(groups)):
         is_control = " of " in name or name.startswith("climbing")
-        own = [group for group in groups if group.minus(ALIGNED, name)]
+        own = [g for g in at(groups, times) if g.minus(ALIGNED, name)]
         if not is_control or not own:
             continue
         failed = [
             sum(group.failed(which) for group in own) for which in (name, ALIGNED)
         ]
         minus = over_seeds(spreads(own, ALIGNED, name))
-        lines.append([name, str(len(own)), told(minus), *map(str, failed)])
-    head = ["control", "cells", "aligned minus it", "it failed", "aligned failed"]
+        line = [name, f"{times}x", str(len(own)), told(minus), *map(str, failed)]
+        lines.append(line)
+    head = [
+        "control",
+        "horizon",
+        "cells",
+        "aligned minus it",
+        "it failed",
+        "aligned failed",
+    ]
     return grid(head, lines)
 
 

@@ -58,6 +58,8 @@ def write(study: Config, path: Path) -> None:
         page.parent.mkdir(parents=True, exist_ok=True)
         marks = ("table: state", "table: plain_regret", "table: wrong_length")
         marks += ("table: controls", "table: chosen", "figure: by_lr", "figure: misset")
+        if any(each.run["warmup"]["kind"] == "aligned" for each in study.plan):
+            marks = ("table: aligned_state", "table: aligned_narrowing")
         page.write_text(
             f"# {study.name}\n\n"
             + "\n".join(f"<!-- {mark} -->\n<!-- end -->\n" for mark in marks),

@@ -237,6 +237,15 @@ def test_every_table_can_be_made_from_a_part_of_the_record(share: int | None) ->
         assert make(part).startswith("| ")
 
 
+def test_the_page_of_the_narrowing_has_its_table(tmp_path: Path) -> None:
+    results, out = record(), tmp_path / "out.jsonl"
+    lines = [{"machine": {}}, *results.rows]
+    out.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    study = results.study._replace(page=tmp_path / "page.md")
+    pages.write(study, out)
+    assert f"| {aligned_tables.ALIGNED} | 2 | 0 | 0.000 |" in study.page.read_text()
+
+
 def test_the_page_names_every_table_and_the_figure_is_drawn(tmp_path: Path) -> None:
     page = config.ROOT / "docs" / "study-aligned.md"
     text = page.read_text(encoding="utf-8")
