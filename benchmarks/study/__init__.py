@@ -8,10 +8,13 @@ The map, from the top down:
     train         one run
     warmups       what is compared, and the controls made from a run
     rules         criteria on trial, which are not part of warmopt
+    hands         climbs on trial, and a rule of others, set by the loop
+    optimizers    the optimizers, with their options
     tasks         what is trained; its parts are in data, models, cifar
     pages         writes tables and figures between the markers of a page
     tables        the tables of docs/study.md
     figures       its figures
+    aligned_tables, aligned_figures   those of docs/study-aligned.md
     short         the tables of docs/adaptive.md
     measures      regret, intervals, sensitivity to the learning rate
     quick         a small grid, which is killed half-way and continued

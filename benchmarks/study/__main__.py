@@ -50,7 +50,7 @@ def main(
         where = pool.Where(workers, device, data, traces, study.timeout)
         if traces is not None:
             traces.mkdir(parents=True, exist_ok=True)
-        with Store(results, retry) as store:
+        with Store(results, retry, study.reuse) as store:
             run(study, store, where)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None

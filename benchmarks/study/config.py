@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 
 import tomllib
 
+from benchmarks.study.optimizers import OPTIMIZERS
 from benchmarks.study.rules import RULES
 from benchmarks.study.store import key_of
 from benchmarks.study.tasks import TASKS
-from benchmarks.study.train import CODE, OPTIMIZERS
+from benchmarks.study.train import CODE
 from benchmarks.study.warmups import WARMUPS, Settings
 from warmopt import Adaptive
 
 ROOT = Path(__file__).parent.parent.parent
-CONTROLS = ("length", "replay", "area")
-TOP = {"seeds": list, "page": str, "timeout": (int, float)}
+CONTROLS = ("length", "replay", "area", "held_ramp", "loss_gap", "loss_gap_off")
+TOP = {"seeds": list, "page": str, "reuse": str, "timeout": (int, float)}
 GRID = {
     **{"tasks": list, "lrs": list, "updates": int, "warmups": list},
     **{"optimizers": list, "beta2": list, "evaluations": int},
@@ -49,6 +50,7 @@ class Config(NamedTuple):
         timeout: Seconds that a run may take.
         plan: The runs, beginning with those of the first seed.
         tuning: Seeds for fixed lengths only. On them the best length is chosen.
+        reuse: A record whose rows need not run again.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Config(NamedTuple):
     timeout: float
     plan: list[Planned]
     tuning: set[int]
+    reuse: Path | None = None
 
     @property
     def results(self) -> Path:
@@ -89,8 +92,10 @@ def read(path: Path) -> Config:
             for turn, seed in enumerate(own):
                 following = own[(turn + 1) % len(own)]
                 for planned in runs(where, grid, expanded, seed, following):
-                    if own is seeds or planned.run["warmup"]["kind"] == "linear":
+                    if own is seeds:
                         found.append((turn, planned))
+                    elif planned.run["warmup"]["kind"] == "linear":
+                        found.append((turn, planned._replace(controls=())))
     # Runs all grids with one seed before the next seed. So even if the study is stopped
     # early, its results can be compared.
     plan: dict[str, Planned] = {}
@@ -100,7 +105,9 @@ def read(path: Path) -> Config:
         plan[key] = planned._replace(controls=every)
     page = ROOT / content.get("page", f"build/study-{path.stem}.md")
     limit = content.get("timeout", 600)
-    return Config(path.stem, page, limit, list(plan.values()), tuning)
+    reuse = content.get("reuse")
+    other = None if reuse is None else ROOT / "benchmarks" / "results" / reuse
+    return Config(path.stem, page, limit, list(plan.values()), tuning, other)
 
 
 def runs(

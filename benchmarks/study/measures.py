@@ -61,8 +61,8 @@ def loss(row: Row) -> float:
 class Group:
     """All runs of a cell, by warmup and seed."""
 
-    def __init__(self, cell: Cell) -> None:
-        self.cell = cell
+    def __init__(self, cell: Cell, most: float = MOST) -> None:
+        self.cell, self.most = cell, most
         self.rows: dict[str, dict[int, Row]] = {}  # on the other seeds
         self.tuning: dict[str, dict[int, Row]] = {}  # on the tuning seeds
 
@@ -78,7 +78,7 @@ class Group:
 
     def fixed(self) -> list[str]:
         """The fixed lengths among which the best is chosen."""
-        longest = MOST * self.cell.updates
+        longest = self.most * self.cell.updates
         return [
             name
             for name, rows in self.rows.items()
@@ -128,7 +128,7 @@ def fails(row: Row) -> bool:
     return bool(row.get("error")) or row["failed"]
 
 
-def grouped(results: Results) -> list[Group]:
+def grouped(results: Results, most: float = MOST) -> list[Group]:
     """Puts the results of planned runs, and of their controls, into groups."""
     study, by_key = results.study, {key_of(row): row for row in results.rows}
     groups: dict[Cell, Group] = {}
@@ -138,7 +138,7 @@ def grouped(results: Results) -> list[Group]:
         row = by_key.get(key_of(run))
         if row is not None:
             cell = Cell(*(run[field] for field in Cell._fields))
-            group = groups.setdefault(cell, Group(cell))
+            group = groups.setdefault(cell, Group(cell, most))
             kept = group.tuning if run["seed"] in study.tuning else group.rows
             kept.setdefault(name, {})[run["seed"]] = row
         return row

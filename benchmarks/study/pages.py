@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from benchmarks.study import figures, short, tables
+from benchmarks.study import aligned_figures, aligned_tables, figures, short, tables
 from benchmarks.study.config import Config
 from benchmarks.study.measures import Results
 from benchmarks.study.store import read
@@ -21,12 +21,17 @@ MARKED = re.compile(r"(<!-- (table|figure): (\w+) -->\n).*?(<!-- end -->)", re.D
 def results_of(study: Config, path: Path) -> Results:
     if not path.exists():
         return Results(study, {"machine": {}}, [])
-    return Results(study, *read(path))
+    machine, rows = read(path)
+    reused = [] if study.reuse is None else read(study.reuse)[1]
+    return Results(study, machine, reused + rows)
 
 
 def rendered(text: str, results: Results, folder: Path | None) -> str:
     """Returns the page with new tables; draws the figures if there is a folder."""
-    every = {"table": tables.TABLES | short.TABLES, "figure": figures.FIGURES}
+    every = {
+        "table": tables.TABLES | short.TABLES | aligned_tables.TABLES,
+        "figure": figures.FIGURES | aligned_figures.FIGURES,
+    }
 
     def made(match: re.Match[str]) -> str:
         head, kind, name, end = match.groups()
@@ -53,6 +58,8 @@ def write(study: Config, path: Path) -> None:
         page.parent.mkdir(parents=True, exist_ok=True)
         marks = ("table: state", "table: plain_regret", "table: wrong_length")
         marks += ("table: controls", "table: chosen", "figure: by_lr", "figure: misset")
+        if any(each.run["warmup"]["kind"] == "aligned" for each in study.plan):
+            marks = ("table: aligned_state", "table: aligned_narrowing")
         page.write_text(
             f"# {study.name}\n\n"
             + "\n".join(f"<!-- {mark} -->\n<!-- end -->\n" for mark in marks),

@@ -71,6 +71,25 @@ class Guarded:
 
 
 @dataclass(frozen=True)
+class Steady:
+    """The default, but it waits while v grows or shrinks in a quarter of all elements.
+
+    `most` is the size of log(v now / v at the start of the window): 2 % an update is
+    0.4 over 20 updates.
+    """
+
+    most: float = 0.2
+    quantile: float = 0.75
+    threshold: float = 0.02
+
+    def __call__(self, reading: Reading) -> bool:
+        drifts = zip(reading.drifts, reading.sizes, strict=True)
+        quiet = [(abs(drift) <= self.most, n) for drift, n in drifts]
+        settled = InverseRootVariance(self.threshold)(reading)
+        return settled and share(quiet) >= self.quantile
+
+
+@dataclass(frozen=True)
 class Calm:
     """The default, but it waits while g^2 is far above v in a tenth of all elements."""
 
@@ -186,6 +205,7 @@ RULES: dict[str, type[Criterion]] = {
     **CRITERIA,
     "clock": Clock,
     "guarded": Guarded,
+    "steady": Steady,
     "calm": Calm,
     "agreement": Agreement,
     "null_drift": NullDrift,

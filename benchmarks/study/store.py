@@ -52,7 +52,9 @@ def read(path: Path) -> tuple[Row, list[Row]]:
 class Store:
     """Writes a file of results, line by line. The file is locked for all others."""
 
-    def __init__(self, path: Path, retry: bool = False) -> None:
+    def __init__(
+        self, path: Path, retry: bool = False, reuse: Path | None = None
+    ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self._file = path, path.open("a+b")
         try:
@@ -60,9 +62,16 @@ class Store:
         except BaseException:
             self._file.close()
             raise
-        self.rows = {
+        self.rows = {key_of(row): row for row in self._reused(reuse)} | {
             key_of(row): row for row in rows if not (retry and row.get("error"))
         }
+
+    def _reused(self, path: Path | None) -> list[Row]:
+        """The rows of another record, which must be of the same machine too."""
+        if path is None:
+            return []
+        first, rows = read(path)
+        return rows if first["machine"] == environment() else []
 
     def _begin(self) -> list[Row]:
         """Locks the file, drops a last line that is not whole, checks the machine."""

@@ -96,6 +96,35 @@ def cosine_to_tenth(done: int, updates: int) -> float:
     return 0.55 + 0.45 * math.cos(math.pi * done / updates)
 
 
+def no_decay(done: int, updates: int) -> float:
+    return 1.0
+
+
+def noisy_digits(_: Path | None) -> Data:
+    """A fifth of the labels of each batch is drawn at random."""
+    clean = data.digits()
+
+    def batch(draw: torch.Generator, size: int) -> Batch:
+        x, y = clean.batch(draw, size)
+        wrong = torch.rand(size, generator=draw) < 0.2
+        return x, torch.where(wrong, torch.randint(10, (size,), generator=draw), y)
+
+    return clean._replace(batch=batch)
+
+
+def converged_lstm(text: Data) -> nn.Module:
+    """An LSTM after 600 updates of Adam; the run has a fresh optimizer."""
+    model = models.CharacterLSTM(text)
+    optimizer = torch.optim.Adam(model.parameters(), 0.003)
+    draw = torch.Generator().manual_seed(torch.initial_seed())
+    for _ in range(600):
+        x, y = text.batch(draw, 8)
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return model
+
+
 def always(size: int) -> Callable[[float], int]:
     return lambda share: size
 
@@ -115,6 +144,20 @@ TASKS = {
     "batch 8, then 64": Task(
         digits, models.mlp, lambda share: 8 if share < 0.05 else 64, 1.0
     ),
+    # Horizon, noise and fine-tuning, for docs/study-aligned.md.
+    "char-LM LSTM, no decay": Task(
+        characters, models.CharacterLSTM, always(8), 2.9, no_decay
+    ),
+    "digits CNN, no decay": Task(digits, models.cnn, always(64), 1.0, no_decay),
+    "batch 8, then 64, no decay": Task(
+        *(digits, models.mlp, lambda share: 8 if share < 0.05 else 64, 1.0, no_decay)
+    ),
+    **{
+        f"digits MLP, batch {size}": Task(digits, models.mlp, always(size), 1.0)
+        for size in (1, 8, 512)
+    },
+    "digits MLP, noisy labels": Task(noisy_digits, models.mlp, always(64), 1.0),
+    "char-LM LSTM, converged": Task(characters, converged_lstm, always(8), 2.9),
     # For those who have CIFAR-10: see cifar.
     "ResNet-20": Task(
         *(cifar.cifar10, cifar.resnet20, always(128), 2.0),

@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-import torch_optimizer
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 
 from benchmarks.study.data import Data
+from benchmarks.study.hands import Climbing, Hand, LossGap
+from benchmarks.study.optimizers import OPTIMIZERS
 from benchmarks.study.store import name_of
 from benchmarks.study.tasks import TASKS, Task
 from benchmarks.study.warmups import WARMUPS, Facts, Settings, factors, jump
 from warmopt import Trace, Warmed
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "Adam": torch.optim.Adam,
-    "AdamW": torch.optim.AdamW,
-    "RMSprop": torch.optim.RMSprop,
-    "NAdam": torch.optim.NAdam,
-    "RAdam": torch.optim.RAdam,
-    "Yogi": torch_optimizer.Yogi,
-    "AdaBelief": torch_optimizer.AdaBelief,
-    "LAMB": torch_optimizer.Lamb,
-}
 CHUNK = 1000  # how many validation samples go through the model at once
 CODE = 1  # version of the code; raised when a change affects the results
 
@@ -61,6 +51,10 @@ def train(
     optimizer, criterion = warmed(run, bare, facts, Trace() if traces else None)
     trace = optimizer.trace
     told = getattr(criterion, "losses", None)
+    hand = criterion if isinstance(criterion, (Climbing, LossGap)) else None
+    applied: list[list[float]] | None = (
+        [] if run["warmup"]["kind"] == "aligned" else None
+    )
     scheduler = LambdaLR(optimizer, lambda done: task.decay(done, updates))
     paces = [Pace(group) for group in optimizer.param_groups]
     gap = max(1, updates // 100)
@@ -74,7 +68,12 @@ def train(
         loss = cross_entropy(model(x.to(device)), y.to(device))
         optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        if hand is None:
+            optimizer.step()
+        else:
+            step_by(hand, optimizer, model, x.to(device), y.to(device), loss.item())
+        if applied is not None and not optimizer.done:
+            applied.append(factors_used(optimizer))
         scheduler.step()
         if told is not None:
             told.append(loss.item())
@@ -93,7 +92,7 @@ def train(
         "accuracy": round(evaluations[-1][1], 5),
         "initial": rounded(initial),
         "chance": rounded(math.log(data.classes)),
-        "groups": [pace.told(run, facts) for pace in paces],
+        "groups": groups_of(run, facts, optimizer, paces, hand, applied),
         "done_reason": optimizer.done_reason,
         "seconds": round(time.perf_counter() - began, 2),
         "cpu_seconds": round(time.process_time() - used, 2),
@@ -113,8 +112,9 @@ def optimizer_of(run: Settings, task: Task, model: nn.Module) -> torch.optim.Opt
 
 
 def facts_of(run: Settings, bare: torch.optim.Optimizer) -> Facts:
-    beta2 = bare.defaults.get("alpha") or bare.defaults["betas"][1]
-    return Facts(beta2, run["updates"])
+    defaults = bare.defaults
+    beta2 = defaults.get("alpha") or defaults.get("betas", (0.0, 0.99))[1]
+    return Facts(beta2, run["updates"], run["seed"])
 
 
 def warmed(
@@ -131,8 +131,54 @@ def warmed(
         for group, own in zip(bare.param_groups, steps, strict=True):
             group["warmup_steps"] = own
         built["steps"] = max(steps)
-    criterion = getattr(built.get("mode"), "criterion", None)
+    criterion = built.pop("hand", getattr(built.get("mode"), "criterion", None))
     return Warmed(bare, **{"trace": trace, **built}), criterion
+
+
+def step_by(
+    hand: Hand, optimizer: Warmed, model: nn.Module, x: Tensor, y: Tensor, loss: float
+) -> None:
+    """Steps at the factor that a hand sets; `lr` is put back."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    hand.before(params, loss)
+    bases = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] *= hand.factor
+    optimizer.step()
+    for group, base in zip(optimizer.param_groups, bases, strict=True):
+        group["lr"] = base
+
+    def again() -> None:
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+
+    hand.after(params, again)
+
+
+def factors_used(optimizer: Warmed) -> list[float]:
+    """The factors of the last update."""
+    lrs = zip(optimizer.get_last_lr(), optimizer.param_groups, strict=True)
+    return [round(lr / group["lr"], 6) if group["lr"] else 1.0 for lr, group in lrs]
+
+
+def groups_of(
+    run: Settings,
+    facts: Facts,
+    optimizer: Warmed,
+    paces: list[Pace],
+    hand: Hand | None,
+    applied: list[list[float]] | None,
+) -> list[dict[str, Any]]:
+    """What is recorded of the warmup of each group."""
+    told = [pace.told(run, facts) for pace in paces]
+    if hand is not None:
+        return [{**each, **hand.told()} for each in told]
+    if applied is not None:
+        ends = [round(factor, 6) for factor in optimizer.factors]
+        for i, (each, end) in enumerate(zip(told, ends, strict=True)):
+            own = [row[i] for row in applied]
+            each |= {"reason": optimizer.done_reason, "factor": end, "factors": own}
+    return told
 
 
 class Pace:

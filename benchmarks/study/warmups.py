@@ -11,13 +11,15 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from benchmarks.study.hands import Climbing, LossGap
 from benchmarks.study.rules import RULES
-from warmopt import Adaptive, Trace
+from warmopt import Adaptive, Aligned, Trace
 from warmopt.shapes import MODES, last_update, rectified
 
 Settings = dict[str, Any]  # of a warmup or a run; only what JSON can store
 Spans = list[list[int]]  # first and last update of each stretch at the fast pace
 PerGroup = int | list[int]  # one for all param groups, or one for each
+PerFactor = float | list[float]
 
 
 class Facts(NamedTuple):
@@ -25,6 +27,7 @@ class Facts(NamedTuple):
 
     beta2: float
     updates: int
+    seed: int = 0
 
 
 def linear(facts: Facts, steps: PerGroup) -> dict[str, Any]:
@@ -90,6 +93,51 @@ def adaptive(
     return {"mode": mode, "steps": steps}
 
 
+def aligned(
+    facts: Facts,
+    steps: int,
+    rule: str = "align",
+    signal: str = "ratio",
+    gain: float | None = None,
+    most: float | None = None,
+    stall: int = 30,
+    every: int = 1,
+    lag: int | None = None,
+    threshold: float | None = None,
+) -> dict[str, Any]:
+    """`steps` is the cap; all else as in `Aligned`."""
+    mode = Aligned(
+        rule=rule,  # type: ignore[arg-type]
+        signal=signal,  # type: ignore[arg-type]
+        **{"gain": gain, "most": most, "stall": stall, "every": every, "lag": lag},
+        threshold=threshold,
+    )
+    return {"mode": mode, "steps": steps}
+
+
+def climbing(facts: Facts, steps: int, change: str) -> dict[str, Any]:
+    """The climb with a change, set by hand: see `Climbing`."""
+    return {"steps": 0, "hand": Climbing(steps, change, facts.seed)}
+
+
+def loss_gap(facts: Facts, target: float) -> dict[str, Any]:
+    """The rule of Riabinin et al., 2026, set by hand: see `LossGap`."""
+    return {"steps": 0, "hand": LossGap(target)}
+
+
+def held_ramp(facts: Facts, steps: int, factor: PerFactor) -> dict[str, Any]:
+    """A straight ramp to a factor, which stays to the end of the run."""
+    every = factor if isinstance(factor, list) else [factor]
+    updates = range(1, facts.updates + 1)
+    return tabled([[each * min(t / steps, 1.0) for t in updates] for each in every])
+
+
+def replay_aligned(facts: Facts, factors: list[list[float]]) -> dict[str, Any]:
+    """Repeats the factors of an aligned run; the last one stays to the end."""
+    n = facts.updates
+    return tabled([own[:n] + own[-1:] * (n - len(own)) for own in factors])
+
+
 def area(facts: Facts, shortfall: float | list[float]) -> dict[str, Any]:
     """A straight ramp where the sum of 1 - factor is `shortfall`."""
     every = shortfall if isinstance(shortfall, list) else [shortfall]
@@ -119,6 +167,11 @@ WARMUPS: dict[str, Callable[..., dict[str, Any]]] = {
     "jump": jump,
     "adam_first": adam_first,
     "adaptive": adaptive,
+    "aligned": aligned,
+    "climbing": climbing,
+    "loss_gap": loss_gap,
+    "held_ramp": held_ramp,
+    "replay_aligned": replay_aligned,
     "area": area,
     "replay": replay,
 }
@@ -133,10 +186,15 @@ def controls(row: dict[str, Any]) -> dict[str, Settings]:
     There are none if the warmup did not end within the run.
     """
     of, groups = row["warmup"], row["groups"]
+    if of["kind"] == "aligned":
+        return controls_of_aligned(row)
     lengths = [group["length"] for group in groups]
     if None in lengths:
         return {}
     found = {"length": {"kind": "linear", "steps": lone(lengths)}}
+    if of["kind"] == "linear" and row["loss"] is not None:
+        for name, share in (("loss_gap", 1.0), ("loss_gap_off", 0.8)):
+            found[name] = {"kind": "loss_gap", "target": round(share * row["loss"], 5)}
     if all("spans" in group for group in groups):
         spans = [group["spans"] for group in groups]
         short = [group["shortfall"] for group in groups]
@@ -144,6 +202,18 @@ def controls(row: dict[str, Any]) -> dict[str, Settings]:
         area = {"kind": "area", "shortfall": lone(short)}
         found |= {"replay": replay, "area": area}
     return found
+
+
+def controls_of_aligned(row: dict[str, Any]) -> dict[str, Settings]:
+    """The same factors on another seed, and a 3 % ramp to what was held."""
+    groups = row["groups"]
+    ends = [group["factor"] for group in groups]
+    tables = [[*group["factors"], group["factor"]] for group in groups]
+    steps = max(1, round(0.03 * row["updates"]))
+    return {
+        "replay": {"kind": "replay_aligned", "factors": tables},
+        "held_ramp": {"kind": "held_ramp", "steps": steps, "factor": lone(ends)},
+    }
 
 
 def lone(values: list[Any]) -> Any:

@@ -171,7 +171,9 @@ def test_a_wrong_config_is_told_by_key_and_value(
         config.read(file)
 
 
-@pytest.mark.parametrize("name", ["core", "quick", "short", "published"])
+@pytest.mark.parametrize(
+    "name", [*("core", "quick", "short", "published"), *("aligned", "aligned-tuning")]
+)
 def test_the_configs_are_valid_and_seed_major(name: str) -> None:
     plan = config.read(STUDIES / f"{name}.toml").plan
     keys = [key_of(planned.run) for planned in plan]
