@@ -45,7 +45,7 @@ for _ in range(total):
 and after:
 
 ```python
-from warmopt import Warmed
+from warmopt import AfterWarmup, Warmed
 
 optimizer = Warmed(torch.optim.AdamW([weight], lr=lr), steps=n)
 scheduler = CosineAnnealingLR(optimizer, total)
@@ -77,13 +77,11 @@ and after, where the decay waits:
 
 ```python
 optimizer = Warmed(torch.optim.AdamW([weight], lr=lr), steps=n)
-scheduler = CosineAnnealingLR(optimizer, total - n)
+scheduler = AfterWarmup(CosineAnnealingLR(optimizer, total - n))
 for _ in range(total):
-    warmed_up = optimizer.done  # before the step, which may end the warmup
     optimizer.step()
     after += optimizer.get_last_lr()
-    if warmed_up:
-        scheduler.step()
+    scheduler.step()
 print(before == after)  # prints True
 ```
 
