@@ -28,7 +28,7 @@ test: .venv/installed-test
 
 # Another torch, in an environment of its own. What torch itself needs is not pinned.
 # It runs all tests but those of this repository's own tools, which `make test` runs.
-TOOLS = benchmarks cli demo gpu packaging site study typing versions
+TOOLS = benchmarks cli demo gpu packaging site study study_aligned typing versions
 TORCH ?= 2.6.0
 OTHER = build/torch-$(TORCH)
 test-torch:
