@@ -30,4 +30,5 @@ def part(text: str, name: str) -> str:
 def filled(text: str, name: str, new: str) -> str:
     """Returns the text with a new part between these markers."""
     part(text, name)
-    return _pattern(name).sub(lambda _: new, text)
+    # Once: after an empty part, the pattern would also match all up to the next end.
+    return _pattern(name).sub(lambda _: new, text, count=1)

@@ -7,6 +7,7 @@ import re
 import pytest
 import yaml
 
+from benchmarks import marked
 from tests.support import ROOT, versions
 
 RECORDS = versions.records()
@@ -50,3 +51,8 @@ def test_the_public_workflow_runs_these_pairs() -> None:
     jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
     matrix = jobs["torch"]["strategy"]["matrix"]["include"]
     assert {(each["torch"], each["python"]) for each in matrix} >= PAIRS
+
+
+def test_an_empty_part_of_a_page_is_filled_and_nothing_else() -> None:
+    page = "<!-- a -->\n<!-- end -->\nkept\n<!-- b -->\nx\n<!-- end -->\n"
+    assert marked.filled(page, "a", "new\n") == page.replace("a -->\n", "a -->\nnew\n")

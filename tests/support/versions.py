@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import marked
 from benchmarks.markdown_tables import grid
 from tests.support import ROOT
 
@@ -152,20 +153,17 @@ def sentence(runs: list[dict[str, Any]]) -> str:
     torches = [each["torch"].partition("+")[0] for each in good]
     pythons = sorted({minor(each["python"]) for each in good}, key=release)
     fewest = min(each["passed"] for each in good)
+    number = f"{fewest:,} tests" if len(good) == 1 else f"{fewest:,} tests or more each"
     return (
         f"Tested with torch {', '.join(dict.fromkeys(torches))} and Python "
-        f"{', '.join(pythons)}, on a CPU: {fewest:,} tests or more in each "
+        f"{', '.join(pythons)}, on a CPU: {number} "
         "([the runs](docs/versions.md)).\n"
     )
 
 
 def with_sentence(text: str, runs: list[dict[str, Any]]) -> str:
     """The README with this sentence between its marks."""
-    return re.sub(
-        "(?s)(?<=<!-- versions -->\n).*?(?=<!-- end -->)",
-        lambda _: sentence(runs),
-        text,
-    )
+    return marked.filled(text, "versions", sentence(runs))
 
 
 if __name__ == "__main__":
