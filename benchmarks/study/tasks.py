@@ -67,16 +67,21 @@ def words(_: Path | None) -> Data:
     return data.words()
 
 
-def pretrained_mlp(turned: Data) -> nn.Module:
-    """Trains a model on upright digits; returns its frozen body with a new head."""
-    upright, model = data.digits(), models.mlp(turned)
-    optimizer = torch.optim.Adam(model.parameters())
+def pretrain(model: nn.Module, data: Data, updates: int, size: int, lr: float) -> None:
+    """Trains a model with Adam before the run begins."""
+    optimizer = torch.optim.Adam(model.parameters(), lr)
     draw = torch.Generator().manual_seed(torch.initial_seed())
-    for _ in range(200):
-        x, y = upright.batch(draw, 64)
+    for _ in range(updates):
+        x, y = data.batch(draw, size)
         optimizer.zero_grad()
         cross_entropy(model(x), y).backward()
         optimizer.step()
+
+
+def pretrained_mlp(turned: Data) -> nn.Module:
+    """Trains a model on upright digits; returns its frozen body with a new head."""
+    upright, model = data.digits(), models.mlp(turned)
+    pretrain(model, upright, updates=200, size=64, lr=0.001)
     body, head = model[:-1], nn.Linear(128, turned.classes)
     return nn.Sequential(body.requires_grad_(False), head)
 
@@ -115,13 +120,7 @@ def noisy_digits(_: Path | None) -> Data:
 def converged_lstm(text: Data) -> nn.Module:
     """An LSTM after 600 updates of Adam; the run has a fresh optimizer."""
     model = models.CharacterLSTM(text)
-    optimizer = torch.optim.Adam(model.parameters(), 0.003)
-    draw = torch.Generator().manual_seed(torch.initial_seed())
-    for _ in range(600):
-        x, y = text.batch(draw, 8)
-        optimizer.zero_grad()
-        cross_entropy(model(x), y).backward()
-        optimizer.step()
+    pretrain(model, text, updates=600, size=8, lr=0.003)
     return model
 
 

@@ -81,6 +81,16 @@ def fit(net: Any, resume: Path | None = None, **options: Any) -> Any:
     return trainer
 
 
+def fit_and_save(net: Any, folder: Path, resume: Path | None, batches: int) -> Any:
+    """Two epochs with a checkpoint after each, or what is left of them; the net."""
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    saving = ModelCheckpoint(folder, save_top_k=-1)
+    epochs = {"limit_train_batches": batches, "max_epochs": 2}
+    fit(net, resume, enable_checkpointing=True, callbacks=[saving], **epochs)
+    return net
+
+
 @pytest.mark.parametrize(
     ("net", "options", "updates"),
     [
@@ -134,14 +144,8 @@ def test_update_that_16_mixed_skips_is_not_counted() -> None:
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_run_resumed_in_mid_warmup_goes_on_bit_equal(tmp_path: Path) -> None:
-    from lightning.pytorch.callbacks import ModelCheckpoint
-
     def run(resume: Path | None = None) -> Any:
-        saving = ModelCheckpoint(tmp_path, save_top_k=-1)
-        epochs = {"limit_train_batches": 3, "max_epochs": 2}
-        net = module_class()()
-        fit(net, resume, enable_checkpointing=True, callbacks=[saving], **epochs)
-        return net
+        return fit_and_save(module_class()(), tmp_path, resume, batches=3)
 
     whole = run()
     resumed = run(tmp_path / "epoch=0-step=3.ckpt")
@@ -154,8 +158,6 @@ def test_run_resumed_in_mid_warmup_goes_on_bit_equal(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 @pytest.mark.parametrize("cut", [3, 4, 5])
 def test_a_schedule_that_waits_is_saved_and_resumed(cut: int, tmp_path: Path) -> None:
-    from lightning.pytorch.callbacks import ModelCheckpoint
-
     class Net(module_class()):
         def configure_optimizers(self) -> Any:
             inner = torch.optim.AdamW(self.parameters(), LR)
@@ -166,16 +168,7 @@ def test_a_schedule_that_waits_is_saved_and_resumed(cut: int, tmp_path: Path) ->
             return [optimizer], [waiting]
 
     def run(resume: Path | None = None) -> list[float]:
-        saving = ModelCheckpoint(tmp_path, save_top_k=-1)
-        epochs = {"limit_train_batches": cut, "max_epochs": 2}
-        fit(
-            net := Net(),
-            resume,
-            enable_checkpointing=True,
-            callbacks=[saving],
-            **epochs,
-        )
-        return net.used
+        return fit_and_save(Net(), tmp_path, resume, batches=cut).used
 
     expected = [LR * factor(update) for update in range(STEPS)]
     expected += [LR * decay(update) for update in range(2 * cut - STEPS)]
@@ -186,7 +179,6 @@ def test_a_schedule_that_waits_is_saved_and_resumed(cut: int, tmp_path: Path) ->
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_several_optimizers_in_one_are_saved_and_resumed(tmp_path: Path) -> None:
     """In automatic optimization, where Lightning itself takes only one."""
-    from lightning.pytorch.callbacks import ModelCheckpoint
 
     class Net(module_class()):
         def configure_optimizers(self) -> Any:
@@ -198,16 +190,7 @@ def test_several_optimizers_in_one_are_saved_and_resumed(tmp_path: Path) -> None
             return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
     def run(resume: Path | None = None) -> Any:
-        saving = ModelCheckpoint(tmp_path, save_top_k=-1)
-        epochs = {"limit_train_batches": 3, "max_epochs": 2}
-        fit(
-            net := Net(),
-            resume,
-            enable_checkpointing=True,
-            callbacks=[saving],
-            **epochs,
-        )
-        return net
+        return fit_and_save(Net(), tmp_path, resume, batches=3)
 
     whole = run()
     resumed = run(tmp_path / "epoch=0-step=3.ckpt")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from warmopt._measure.coordinates import mesh_of
+from warmopt._measure.coordinates import is_dense, mesh_of
 
 __all__ = ["Chunks"]
 
@@ -93,7 +93,7 @@ class Chunks:
         self._is_plain = all(
             mesh_of(param) is None
             and not like.is_complex()
-            and _is_dense(like)
+            and is_dense(like)
             and like.device == self._device
             for param, like in zip(self.chosen, self._likes, strict=True)
         )
@@ -191,16 +191,6 @@ def _copies(param: Tensor, mesh: Any) -> int:
     return int(copies * mesh.size() // own.size())
 
 
-def _is_dense(values: Tensor) -> bool:
-    """Whether its elements fill a piece of memory without gaps, in any order."""
-    expected = 1
-    for stride, size in sorted(zip(values.stride(), values.shape, strict=True)):
-        if size > 1 and stride != expected:
-            return False
-        expected *= size
-    return True
-
-
 def _flat(values: Any, like: Tensor) -> Tensor | None:
     """All elements in a row, in the same order as those of the parameter."""
     if values is None or values.layout != torch.strided:
@@ -208,7 +198,7 @@ def _flat(values: Any, like: Tensor) -> Tensor | None:
     values = _local(values)
     if values.shape != like.shape:
         return None
-    if not _is_dense(like):
+    if not is_dense(like):
         values = values.contiguous()
     elif values.stride() != like.stride():
         values = torch.empty_like(like, dtype=values.dtype).copy_(values)

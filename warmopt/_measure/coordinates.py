@@ -19,7 +19,14 @@ from torch import Tensor
 
 from warmopt._torch import dtensor_class, owned_part
 
-__all__ = ["coordinates", "is_counted_here", "mesh_of", "sampler", "whole_mesh"]
+__all__ = [
+    "coordinates",
+    "is_counted_here",
+    "is_dense",
+    "mesh_of",
+    "sampler",
+    "whole_mesh",
+]
 
 CHUNK = 16
 
@@ -47,7 +54,7 @@ def sampler(
     """
     if not tensors:  # this rank holds no shard
         return lambda: torch.empty((0, count), device=device)
-    if all(values is None or _is_dense(values) for values in tensors):
+    if all(values is None or is_dense(values) for values in tensors):
         return _sampler_of_dense(tensors, count, device)
     # A tensor with gaps in memory has no flat view, so it is copied at each call.
     return lambda: _sampler_of_dense(
@@ -145,7 +152,7 @@ def _chunks(size: int, count: int) -> list[tuple[int, int]]:
     return [(c * last // (chunks - 1), CHUNK) for c in range(chunks)]
 
 
-def _is_dense(values: Tensor) -> bool:
+def is_dense(values: Tensor) -> bool:
     """Whether its elements fill a piece of memory without gaps, in any order."""
     local = values if mesh_of(values) is None else values.to_local()  # type: ignore[attr-defined]
     expected = 1

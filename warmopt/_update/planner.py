@@ -5,7 +5,6 @@ Nothing here has to be saved: it follows from the param groups.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from operator import is_
 from typing import Any
@@ -19,6 +18,7 @@ from warmopt._groups.state import States
 from warmopt._keys import UPDATES, Group
 from warmopt._measure.climbs import DeviceClimb
 from warmopt._measure.watchers import Watcher, climbs_of, watchers_of
+from warmopt._tell import tell
 from warmopt._torch import step_runs_hooks
 from warmopt._update.compiling import eagerly, in_compiled_region, is_compiled
 from warmopt._update.plain import plain_step
@@ -277,11 +277,10 @@ class Planner:
             every = enumerate(self.plan.groups)
             indices = ", ".join(str(index) for index, g in every if id(g) in ids)
             lrs = ", ".join(f"{factor * float(group['lr']):.3g}" for group in groups)
-            warnings.warn(
+            tell(
                 f"The warmup of param {some} {indices} holds at "
                 f"factor {factor:.3g} from now on, an LR of {lrs}. Build the optimizer "
-                "with that LR, or call rewarm() to climb again.",
-                stacklevel=6,
+                "with that LR, or call rewarm() to climb again."
             )
 
 
