@@ -31,7 +31,13 @@ test: .venv/installed-test
 TOOLS = benchmarks cli demo gpu packaging site study study_aligned typing versions
 TORCH ?= 2.6.0
 OTHER = build/torch-$(TORCH)
-test-torch:
+test-torch: $(OTHER)/installed
+	$(OTHER)/bin/python -m pytest --numprocesses auto --dist loadgroup -rxs \
+		$(patsubst %,--ignore=tests/project/test_%.py,$(TOOLS)) \
+		--write-record=tests/records/torch-$(TORCH).json
+
+# An environment takes 2 to 6 GB: remove it when it is no longer needed.
+$(OTHER)/installed: pyproject.toml constraints.txt tests/support/no-deps.txt
 	rm -rf $(OTHER)
 	$(PYTHON) -m venv $(OTHER)
 	grep -vE '^(torch|sympy|setuptools)==' constraints.txt > $(OTHER)/constraints.txt
@@ -41,9 +47,7 @@ test-torch:
 	# transformers fails where a torchao is installed that wants another torch.
 	$(OTHER)/bin/python -c 'import torchao.optim' || $(OTHER)/bin/python -m pip uninstall --quiet --yes torchao
 	[ -z "$(WITH)" ] || $(OTHER)/bin/python -m pip install --quiet $(WITH)
-	$(OTHER)/bin/python -m pytest --numprocesses auto --dist loadgroup -rxs \
-		$(patsubst %,--ignore=tests/project/test_%.py,$(TOOLS)) \
-		--write-record=tests/records/torch-$(TORCH).json
+	touch $@
 
 test-long: .venv/installed-test
 	$(BIN)/python -m pytest -m long
