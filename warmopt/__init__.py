@@ -10,7 +10,8 @@ or to the right of it on its own line. What begins with an underscore is not for
     after_warmup                                    a scheduler that waits
     warmed                                          `Warmed`, the wrapper
     _factory                                        a class that builds and wraps
-    _update: planner plain plan update compiling    one update: on, off, counted
+    _update: planner plain plan update              one update: on, off, counted
+    _update: parts compiling                        parameters in parts; torch.compile
     _measure: watchers climbs                       readings of what the optimizer does
     _measure: window sources comparison             each for a few param groups
     _measure: statistics chunks coordinates         their samples, and numbers

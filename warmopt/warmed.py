@@ -417,7 +417,7 @@ class Warmed(Optimizer):
         """
         planner, groups = self._planner, self.wrapped.param_groups
         planner.is_asked = True
-        used = planner.last_lrs()
+        used = {id(group): lr for group, lr in planner.last_lrs()}
         if not all(id(group) in used for group in groups):
             for group, factor in zip(groups, self.factors, strict=True):
                 used.setdefault(id(group), group["lr"] * factor)

@@ -43,6 +43,57 @@ def test_groups_that_are_stepped_one_at_a_time_warm_each_at_its_own_pace(
     assert warmed.done
 
 
+@pytest.mark.parametrize("tensor_lr", [False, True])
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_groups_that_are_stepped_in_parts_are_counted_once_per_update(
+    parts: int, tensor_lr: bool
+) -> None:
+    """As ZeRO 3 of DeepSpeed does: one part has parameters, and all else is empty."""
+    lr = torch.tensor(1.0) if tensor_lr else 1.0
+    groups = [group(), group(warmup_steps=2)]
+    optimizer = torch.optim.SGD(groups, lr=lr)
+    warmed = Warmed(optimizer, steps=4)
+    pieces = [[group()["params"] for _ in range(parts)] for _ in groups]
+    for one in optimizer.param_groups:
+        one["params"] = []
+    used = watch(optimizer, lambda inner: list(map(float, lrs(inner))))
+    for update in range(6):
+        right = [min((update + 1) / n, 1.0) for n in (4, 2)]
+        if update == 2:
+            warmed.load_state_dict(warmed.state_dict())
+        for index, own in enumerate(pieces):
+            for part in own:
+                optimizer.param_groups[index]["params"] = part
+                warmed.step()
+                assert used[-1][index] == right[index]
+                optimizer.param_groups[index]["params"] = []
+        assert list(map(float, warmed.factors)) == [
+            min((update + 2) / n, 1.0) for n in (4, 2)
+        ]
+    assert warmed.done
+
+
+def test_a_group_that_is_empty_on_this_rank_warms_with_the_others() -> None:
+    optimizer = torch.optim.SGD([group(), group()], lr=1.0)
+    optimizer.param_groups[1]["params"] = []
+    warmed = Warmed(optimizer, steps=4)
+    for update in range(1, 5):
+        assert warmed.factors == [update / 4] * 2
+        warmed.step()
+    assert warmed.done
+
+
+def test_new_parameters_in_a_group_cost_it_one_count_at_most() -> None:
+    optimizer = torch.optim.SGD([group()], lr=1.0)
+    warmed = Warmed(optimizer, steps=10)
+    used = watch(optimizer, lrs)
+    for update in range(1, 8):
+        if update == 4:
+            optimizer.param_groups[0]["params"] = group()["params"]
+        warmed.step()
+    assert used[-1] in ([0.6], [0.7])  # the plain step does not look at parameters
+
+
 def replaced(optimizer: torch.optim.Optimizer) -> None:
     optimizer.param_groups[1] = {**optimizer.defaults, **group()}
 

@@ -47,14 +47,14 @@ def build(groups: int, steps: int = 40, **options: Any) -> tuple[Warmed, list[An
 
 
 @GROUPS
-def test_only_the_first_update_and_the_last_ones_are_not_plain(
+def test_only_the_first_updates_and_the_last_ones_are_not_plain(
     groups: int, updates: list[int]
 ) -> None:
     warmed, _ = build(groups)
     for _ in range(60):
         warmed.step()
     assert warmed.done
-    assert len(updates) == 3  # one more notices that there is nothing left to do
+    assert len(updates) == 2 + 2  # the last notices that there is nothing left to do
 
 
 def test_between_readings_steps_are_plain(updates: list[int]) -> None:
@@ -66,7 +66,7 @@ def test_between_readings_steps_are_plain(updates: list[int]) -> None:
         for param in params:
             param.grad = torch.randn(64)
         warmed.step()
-    assert len(updates) == 1 + 20  # the first, and those after which is a reading
+    assert len(updates) == 2 + 20  # the first, and those after which is a reading
 
 
 def with_hook(warmed: Warmed) -> None:

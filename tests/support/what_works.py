@@ -110,6 +110,12 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
     ),
     (
         DISTRIBUTED,
+        "DeepSpeed, ZeRO 0 to 3: groups one by one, or in parts",
+        "distributed/test_deepspeed",
+        ("test_",),
+    ),
+    (
+        DISTRIBUTED,
         "checkpoints in files, loaded on another number of processes",
         "distributed/test_distributed_checkpoints",
         ("test_a_checkpoint", "test_a_bare"),
@@ -284,6 +290,11 @@ CANNOT: list[tuple[str, str, str]] = [
         DISTRIBUTED,
         "Warmed inside ZeRO, where a rank has only frozen parameters of a group",
         "that rank cannot know that others train it: wrap ZeRO from outside",
+    ),
+    (
+        DISTRIBUTED,
+        "adaptive and aligned mode inside DeepSpeed's ZeRO 1 to 3",
+        "they see one group or part at a time, and one rank's share: use a fixed mode",
     ),
     (
         DISTRIBUTED,

@@ -24,6 +24,7 @@ from warmopt._measure.climbs import DeviceClimb
 from warmopt._measure.watchers import Watcher
 from warmopt._optimizers.couplings import check_first_lrs
 from warmopt._torch import step_hooks
+from warmopt._update.parts import Parts
 from warmopt._update.update import Scaled, scale_lr, scale_momentum
 
 __all__ = ["ASKED_EVERY", "Lane", "Plan", "is_frozen"]
@@ -68,11 +69,15 @@ class OnDevice:
         group: The param group.
         factor: Returns the factor of the next update, as a tensor.
         last: The update after which its warmup is over.
+        used: The factor of the update that is on.
+        counts: Whether that update is to be counted.
     """
 
     group: Group
     factor: Callable[[], Tensor]
     last: int
+    used: Any = None
+    counts: bool = True
 
 
 class Plan:
@@ -100,10 +105,12 @@ class Plan:
         ramps: Ramps,
         watchers: Sequence[Watcher],
         climbs: Sequence[DeviceClimb],
+        parts: Parts,
         momentum_start: float | None,
         is_fresh: bool,
     ) -> None:
         self._ramps, self._watchers, self._climbs = ramps, watchers, climbs
+        self._parts = parts
         self.momentum_start = momentum_start
         self.groups = list(optimizer.param_groups)
         # A count on the device would have to be waited for.
@@ -201,7 +208,8 @@ class Plan:
     def _scale_lane(self, lane: Lane, scaled: list[Scaled]) -> bool:
         at, factor, follow = 0, 1.0, lane.follow
         for group in lane.groups:
-            update = group[UPDATES] + 1
+            begins = self._parts.begins(group)
+            update = group[UPDATES] + 1 if begins else group[UPDATES] or 1
             if update != at:  # groups with the same count share one factor
                 self.is_stale = self.is_stale or update >= lane.last
                 if update > lane.last:
@@ -212,8 +220,10 @@ class Plan:
                 if update == 1 and self.is_fresh:
                     self._check_first_lrs()
             is_asked = not (update - 1) % ASKED_EVERY
-            if not group["lr"] or (is_asked and is_frozen(group["params"])):
+            if not begins:
                 update = 0  # it is scaled, but not counted
+            elif not group["lr"] or (is_asked and is_frozen(group["params"])):
+                update = 0
                 self.is_stale = self.is_stale or id(group) in self._shares_watcher
             scale_lr(group, factor, update, scaled)
         return True
@@ -227,11 +237,12 @@ class Plan:
             check_first_lrs(firsts)
 
     def _scale_on_device(self, each: OnDevice, scaled: list[Scaled]) -> None:
-        factor: Any = each.factor()
-        if not isinstance(
-            each.group["lr"], Tensor
-        ):  # a scheduler has put a float there
-            factor = factor.item()
+        factor: Any = each.used
+        each.counts = self._parts.begins(each.group)
+        if each.counts or factor is None:
+            each.used = factor = each.factor()
+        if not isinstance(each.group["lr"], Tensor):
+            factor = factor.item()  # a scheduler has put a float there
         scale_lr(each.group, factor, 0, scaled)
 
     def check_capture(self, live: list[Group]) -> None:
@@ -272,7 +283,7 @@ class Plan:
         moved: dict[int, Tensor] = {}
         for each in self.on_device:
             group = each.group
-            if not is_frozen(group["params"]):
+            if each.counts and not is_frozen(group["params"]):
                 moved[id(group)] = count_on_device(
                     group[UPDATES], each.last, group["lr"], found_inf
                 )

@@ -21,6 +21,7 @@ from warmopt._measure.watchers import Watcher, climbs_of, watchers_of
 from warmopt._tell import tell
 from warmopt._torch import step_runs_hooks
 from warmopt._update.compiling import eagerly, in_compiled_region, is_compiled
+from warmopt._update.parts import Parts
 from warmopt._update.plain import plain_step
 from warmopt._update.plan import Plan
 from warmopt._update.update import (
@@ -74,6 +75,7 @@ class Planner:
         self._states, self._ramps = states, states.ramps
         self._momentum_start, self._watch, self._trace = momentum_start, watch, trace
         self._is_fresh = is_fresh  # nor was it loaded since, or asked to warm again
+        self._parts = Parts()
         self.plan: Plan
         self.passes_on: list[Group] | None = None
         self.warming: list[Group] | None = None
@@ -84,6 +86,7 @@ class Planner:
         self.is_asked = False
         self.last_scaled: Sequence[Scaled] = ()
         self.last_plain: tuple[Any, ...] | None = None
+        self._others: list[tuple[Group, Any]] = []  # see `last_lrs`
         self.in_flight: Flight | None = None
         self.guard: RemovableHandle | None = None
         self.loading: Any = None
@@ -102,10 +105,16 @@ class Planner:
         self.watchers = watchers_of(
             wrapped, self._ramps, self._watch, self._trace, self.watchers
         )
-        start, is_fresh = self._momentum_start, self._is_fresh
         self.climbs = climbs_of(wrapped, self._ramps, self.climbs)
+        self._parts.expect(groups)
         self.plan = Plan(
-            wrapped, self._ramps, self.watchers, self.climbs, start, is_fresh
+            wrapped,
+            self._ramps,
+            self.watchers,
+            self.climbs,
+            self._parts,
+            self._momentum_start,
+            self._is_fresh,
         )
         self.passes_on = None
         self.warming = self.plan.groups if self.plan.lanes else None
@@ -113,7 +122,7 @@ class Planner:
 
     def forget(self) -> None:
         """Drops what does not hold any more, as after a load; then call `renew`."""
-        self.last_scaled, self.last_plain = (), None
+        self.last_scaled, self.last_plain, self._others = (), None, []
         self.climbs = []
         self.watchers, self._late, self._looks_late = [], None, False
         self._is_fresh = False
@@ -137,14 +146,17 @@ class Planner:
         self._after(wrapped)
         return result
 
-    def last_lrs(self) -> dict[int, Any]:
-        """The LR that each group was stepped at in the last step, by its `id`."""
+    def last_lrs(self) -> list[tuple[Group, Any]]:
+        """The groups that were stepped so far, and at which LR the last time.
+
+        Frameworks step groups one by one, so not all of them were in the last step.
+        """
         if self.last_plain is not None:
             groups, bases, factor, *_ = self.last_plain
             lrs = [base * factor for base in bases]
-            return dict(zip(map(id, groups), lrs, strict=True))
+            return [*self._others, *zip(groups, lrs, strict=True)]
         lrs_alone = (each for each in self.last_scaled if each[1] == "lr")
-        return {id(group): lr for group, _, _, lr, *_ in lrs_alone}
+        return [*self._others, *((group, lr) for group, _, _, lr, *_ in lrs_alone)]
 
     # --- what an update asks ---------------------------------------------------------
 
@@ -155,6 +167,8 @@ class Planner:
         if not self.plan.scale(wrapped.param_groups, scaled):
             put_back(scaled)
             scaled.clear()
+            ids = set(map(id, wrapped.param_groups))
+            self._others = [each for each in self.last_lrs() if id(each[0]) not in ids]
             self.renew(wrapped)
             self.plan.scale(wrapped.param_groups, scaled)
         if self.is_asked:
@@ -238,7 +252,8 @@ class Planner:
         if had_nothing_to_scale:
             self.passes_on = plan.groups
         elif self.plain is None and self.found_inf is None:
-            self.plain = plain_step(self.plan)
+            is_whole = self._parts.are_whole(self.plan.groups)
+            self.plain = plain_step(self.plan) if is_whole else None
 
     def catch_up(self, wrapped: Optimizer) -> None:
         """Does what had to wait for the device after the last update."""
