@@ -28,12 +28,19 @@ class AfterWarmup(LRScheduler):
 
     Args:
         scheduler: Any scheduler of torch, for the `Warmed` itself.
+        rewarm: Whether to warm up again at each restart, as of
+            `CosineAnnealingWarmRestarts`: whenever a step of the scheduler raises a
+            learning rate, `rewarm()` is called. So the schedule must only fall between
+            its restarts. True takes the length of the last warmup; a number is a
+            length in updates, or a ratio of `total_steps`.
 
     Attributes:
         scheduler: The scheduler that waits.
 
     Raises:
-        TypeError: It is no scheduler, or not one for a `Warmed`.
+        TypeError: `scheduler` is no scheduler, or not one for a `Warmed`; or `rewarm`
+            is of the wrong type.
+        ValueError: `rewarm` is not allowed as a length.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.zeros(1))
@@ -52,7 +59,7 @@ class AfterWarmup(LRScheduler):
     """
 
     # LRScheduler.__init__ is not called: it would make the first step of a schedule.
-    def __init__(self, scheduler: LRScheduler) -> None:
+    def __init__(self, scheduler: LRScheduler, rewarm: bool | float = False) -> None:
         if not isinstance(scheduler, LRScheduler):
             raise TypeError(
                 "scheduler must be a scheduler of torch, got "
@@ -70,12 +77,22 @@ class AfterWarmup(LRScheduler):
             )
         self.scheduler, self._warmed = scheduler, warmed
         self._was_done = warmed.done
+        self._rewarms, self._length = rewarm is not False, None
+        if not isinstance(rewarm, bool):
+            self._length = warmed._ramps.schedule.checked_steps("rewarm", rewarm)
 
     def step(self, *args: Any, **kwargs: Any) -> None:
         """Steps the scheduler if the warmup was done already at the last call."""
         was_done, self._was_done = self._was_done, self._warmed.done
-        if was_done and self._was_done:
-            self.scheduler.step(*args, **kwargs)
+        if not (was_done and self._was_done):
+            return
+        groups = self._warmed.param_groups
+        before = [float(group["lr"]) for group in groups] if self._rewarms else []
+        self.scheduler.step(*args, **kwargs)
+        # `before` is empty, so nothing is compared, unless it is to warm again.
+        if any(group["lr"] > lr for group, lr in zip(groups, before, strict=False)):
+            self._warmed.rewarm(self._length)
+            self._was_done = self._warmed.done
 
     def get_last_lr(self) -> list[Any]:
         """The base LRs, as the scheduler gives them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 import warnings
 from collections.abc import Callable
@@ -145,6 +146,55 @@ def test_an_optimizer_that_is_wrapped_on_is_found() -> None:
         prepared.step()
         scheduler.step()
     assert scheduler.last_epoch == 1
+
+
+@pytest.mark.parametrize("length", [None, 3])
+@pytest.mark.parametrize("tensor_lr", [False, True])
+@pytest.mark.parametrize("cut", [None, 4, 8, 9])
+def test_a_warmup_at_each_restart(
+    length: int | None, tensor_lr: bool, cut: int | None
+) -> None:
+    def build() -> tuple[Warmed, Any]:
+        optimizer = Warmed(bare(tensor_lr), steps=2)
+        cosine = lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=4, T_mult=2)
+        return optimizer, cosine
+
+    by_loop, cosine = build()
+    right, was_done = [], False
+    for _ in range(UPDATES):
+        was_done = by_loop.done
+        by_loop.step()
+        right.append(by_loop.get_last_lr())
+        if was_done:
+            cosine.step()
+            if cosine.T_cur == 0:
+                by_loop.rewarm(length)
+    rewarm = True if length is None else length
+    used = []
+    optimizer, scheduler = build()
+    scheduler = AfterWarmup(scheduler, rewarm=rewarm)
+    for update in range(UPDATES):
+        if update == cut:
+            states = optimizer.state_dict(), scheduler.state_dict()
+            optimizer, scheduler = build()
+            scheduler = AfterWarmup(scheduler, rewarm=rewarm)
+            optimizer.load_state_dict(states[0])
+            scheduler.load_state_dict(states[1])
+        optimizer.step()
+        used.append(optimizer.get_last_lr())
+        scheduler.step()
+    assert used == right
+    assert any(a[0] > 2 * b[0] > 0 for b, a in itertools.pairwise(right[8:]))
+
+
+def test_the_length_of_the_warmups_at_restarts_is_checked_at_once() -> None:
+    optimizer = Warmed(sgd()[1], steps=2)
+    cosine = lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=4)
+    wrong: Any = "long"
+    with pytest.raises(TypeError, match=r"^rewarm must be an int of updates in"):
+        AfterWarmup(cosine, rewarm=wrong)
+    with pytest.raises(ValueError, match=r"^rewarm must be an int of updates in"):
+        AfterWarmup(cosine, rewarm=-1)
 
 
 def test_the_wrong_object_is_told() -> None:
