@@ -55,5 +55,8 @@ def factory(
         "__module__": wrapper.__module__,
         "__signature__": inspect.signature(optimizer),
     }
+    if isinstance(optimizer, type):
+        # It is never called: it is what readers of configs, as LightningCLI, look at.
+        content["__init__"] = getattr(optimizer, "__init__")  # noqa: B009
     name = getattr(optimizer, "__name__", wrapper.__name__)  # a partial has none
     return Factory(name, (wrapper,), content)

@@ -150,6 +150,12 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
     (FRAMEWORKS, "ignite", "frameworks/test_ignite", ("test_",)),
     (
         FRAMEWORKS,
+        "Hydra and LightningCLI: a class in a config",
+        "frameworks/test_configs",
+        ("test_",),
+    ),
+    (
+        FRAMEWORKS,
         "a class that wraps, for ZeRO, an optimizer in backward, pickle",
         "groups/test_factory",
         ("test_",),
