@@ -97,6 +97,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--write-record", metavar="FILE", help="write what this run has shown"
     )
+    parser.addoption(
+        "--amend-record", metavar="FILE", help="note which failed tests pass now"
+    )
 
 
 def pytest_terminal_summary(
@@ -108,6 +111,12 @@ def pytest_terminal_summary(
         record = versions.record(terminalreporter.stats, seconds)
         file = config.invocation_params.dir.joinpath(path)
         file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(record, indent=1) + "\n")
+    if path := config.getoption("--amend-record"):
+        file = config.invocation_params.dir.joinpath(path)
+        now = versions.record(terminalreporter.stats, seconds=0.0)
+        ids = {report.nodeid for report in terminalreporter.getreports("passed")}
+        record = versions.amended(json.loads(file.read_text()), now, ids)
         file.write_text(json.dumps(record, indent=1) + "\n")
     passed = what_works.counts(
         report.nodeid for report in terminalreporter.getreports("passed")

@@ -53,6 +53,22 @@ def test_the_public_workflow_runs_these_pairs() -> None:
     assert {(each["torch"], each["python"]) for each in matrix} >= PAIRS
 
 
+def test_a_record_is_amended_by_tests_that_pass_now() -> None:
+    now = {"torch": "2.6.0", "python": "3.12.1", "hosts": {}, "commit": "b"}
+    old = {**now, "commit": "a", "passed": 8, "failed": 2, "not_passed": ["x", "y"]}
+    record = versions.amended(old, now, {"y", "z"})
+    assert record == {
+        **old,
+        "passed": 9,
+        "failed": 1,
+        "not_passed": ["x"],
+        "passed_later": {"b": ["y"]},
+    }
+    assert "- torch 2.6.0: `y`\n" in versions.mended([record])
+    with pytest.raises(ValueError, match="different releases"):
+        versions.amended(old, {**now, "torch": "2.7.0"}, {"y"})
+
+
 def test_an_empty_part_of_a_page_is_filled_and_nothing_else() -> None:
     page = "<!-- a -->\n<!-- end -->\nkept\n<!-- b -->\nx\n<!-- end -->\n"
     assert marked.filled(page, "a", "new\n") == page.replace("a -->\n", "a -->\nnew\n")

@@ -27,6 +27,7 @@ RECORDS = ROOT / "tests" / "records"
 PAGE = ROOT / "docs" / "versions.md"
 README = ROOT / "README.md"
 HOSTS = ("lightning", "transformers", "accelerate")
+SAME = ("torch", "python", "hosts")  # what two runs of one record have in common
 OUTCOMES = ("passed", "skipped", "xfailed", "failed", "error")
 
 HEAD = """\
@@ -35,6 +36,11 @@ HEAD = """\
 Every line is one run of the tests on a CPU under Linux: of all but those of this
 repository's own tools, such as its benchmarks and its site. Its record is in
 `tests/records/`, and this page is made from the records.
+
+"""
+
+MENDED = """
+These tests have failed in that run, and passed by themselves after they were mended:
 
 """
 
@@ -91,6 +97,28 @@ def record(reports: dict[str, list[Any]], seconds: float) -> dict[str, Any]:
     }
 
 
+def amended(
+    old: dict[str, Any], now: dict[str, Any], passed: set[str]
+) -> dict[str, Any]:
+    """A record after tests that had failed were mended, and ran again by themselves.
+
+    Args:
+        old: The record of the whole run.
+        now: That of the second one, with the same torch and Python.
+        passed: The ids of the tests that have passed in the second one.
+    """
+    if [old[key] for key in SAME] != [now[key] for key in SAME]:
+        raise ValueError(f"These are runs of different releases: {old}, {now}")
+    mended = [test for test in old["not_passed"] if test in passed]
+    return {
+        **old,
+        "passed": old["passed"] + len(mended),
+        "failed": old["failed"] - len(mended),
+        "not_passed": [test for test in old["not_passed"] if test not in mended],
+        "passed_later": {**old.get("passed_later", {}), now["commit"]: mended},
+    }
+
+
 def release(version: str) -> tuple[int, ...]:
     """The numbers of a version, to sort by: (2, 13, 0) for "2.13.0+cpu"."""
     return tuple(map(int, re.findall(r"\d+", version.partition("+")[0])))
@@ -143,8 +171,19 @@ def skipped(runs: Iterable[dict[str, Any]]) -> str:
     )
 
 
+def mended(runs: Iterable[dict[str, Any]]) -> str:
+    """The tests that have failed at first, and passed after they were mended."""
+    lines = [
+        f"- torch {each['torch'].partition('+')[0]}: `{test}`\n"
+        for each in runs
+        for tests in each.get("passed_later", {}).values()
+        for test in tests
+    ]
+    return MENDED + "".join(lines) if lines else ""
+
+
 def page(runs: list[dict[str, Any]]) -> str:
-    return HEAD + table(runs) + WHY + skipped(runs) + TRY
+    return HEAD + table(runs) + mended(runs) + WHY + skipped(runs) + TRY
 
 
 def sentence(runs: list[dict[str, Any]]) -> str:
