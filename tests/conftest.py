@@ -106,6 +106,8 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Prints how many cases the tests ran, and writes the table of what works."""
+    if hasattr(config, "workerinput"):
+        return  # a worker of xdist, which knows its own tests only
     if path := config.getoption("--write-record"):
         seconds = time.time() - terminalreporter._session_start.time
         record = versions.record(terminalreporter.stats, seconds)
