@@ -51,9 +51,9 @@ PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted(DOCS.glob("*.md")
 WITHOUT_PYTHON = {"changelog", "command-line", "contributing", "design"}
 WITHOUT_PYTHON |= {"mutants", "performance", "study", "study-aligned", "versions"}
 WITHOUT_PYTHON |= {"what-works"}
-# Its sections do not need each other. Each shares a worker with the tests of the same
-# framework.
-BY_SECTION = "docs/frameworks.md"
+# Their sections do not need each other. Each of a framework shares a worker with the
+# tests of the same one.
+BY_SECTION = {"README.md", "docs/frameworks.md"}
 WORKERS = {"Lightning": "lightning", "transformers.Trainer": "transformers"}
 WORKERS["accelerate"] = "transformers"
 
@@ -71,7 +71,7 @@ def programs() -> list[Any]:
     found = []
     for page in PAGES:
         text = (ROOT / page).read_text()
-        for part in text.split("\n## ") if page == BY_SECTION else [text]:
+        for part in text.split("\n## ") if page in BY_SECTION else [text]:
             title = part.partition("\n")[0]
             worker = pytest.mark.xdist_group(WORKERS.get(title, page))
             needed = [mark for word, mark in NEEDED.items() if word in part]
@@ -134,14 +134,20 @@ def test_the_commands_of_the_pages_run(
     assert run == {"preview", "replay"}
 
 
+def test_the_readme_is_short_and_each_of_its_blocks_runs_alone() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.split()) < 900
+    assert max(len(blocks(part)) for part in readme.split("\n## ")) == 1
+
+
 def test_the_commands_of_the_readme_are_targets_of_the_makefile() -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     commands = re.findall(r"^make ([a-z-]+)", (ROOT / "README.md").read_text(), re.M)
     assert {"demo", "test"} <= set(commands) <= set(targets)
 
 
-def test_the_table_of_modes_in_the_readme_has_every_mode() -> None:
-    rows = re.findall(r"^\| `([a-z_0-9]+)` \|", (ROOT / "README.md").read_text(), re.M)
+def test_the_table_of_modes_has_every_mode() -> None:
+    rows = re.findall(r"^\| `([a-z_0-9]+)` \|", (DOCS / "modes.md").read_text(), re.M)
     assert rows == [*warmopt.shapes.MODES, "adaptive", "aligned"]
 
 
