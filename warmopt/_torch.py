@@ -40,9 +40,9 @@ def _callback_getter() -> Callable[[], Any]:
             take(callback)
         return callback
 
-    # Before 2.7, torch's function gives away a reference that is not its own, so each
+    # Before 2.8, torch's function gives away a reference that is not its own, so each
     # call brings the callback, or None, nearer to being freed while it is in use.
-    if get is not None and torch.__version__ >= "2.7":
+    if get is not None and torch.__version__ >= "2.8":
         return get  # type: ignore[no-any-return]
     return (lambda: None) if take is None else take_out_and_put_back
 
