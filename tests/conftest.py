@@ -117,8 +117,11 @@ def pytest_terminal_summary(
     if path := config.getoption("--amend-record"):
         file = config.invocation_params.dir.joinpath(path)
         now = versions.record(terminalreporter.stats, seconds=0.0)
-        ids = {report.nodeid for report in terminalreporter.getreports("passed")}
-        record = versions.amended(json.loads(file.read_text()), now, ids)
+        passed, skipped = (
+            {report.nodeid for report in terminalreporter.getreports(outcome)}
+            for outcome in ("passed", "skipped")
+        )
+        record = versions.amended(json.loads(file.read_text()), now, passed, skipped)
         file.write_text(json.dumps(record, indent=1) + "\n")
     passed = what_works.counts(
         report.nodeid for report in terminalreporter.getreports("passed")

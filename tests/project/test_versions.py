@@ -55,18 +55,23 @@ def test_the_public_workflow_runs_these_pairs() -> None:
 
 def test_a_record_is_amended_by_tests_that_pass_now() -> None:
     now = {"torch": "2.6.0", "python": "3.12.1", "hosts": {}, "commit": "b"}
-    old = {**now, "commit": "a", "passed": 8, "failed": 2, "not_passed": ["x", "y"]}
-    record = versions.amended(old, now, {"y", "z"})
+    now["skipped_because"] = {"no Muon": 1}
+    old = {**now, "commit": "a", "passed": 8, "skipped": 1, "failed": 3}
+    old["not_passed"] = ["w", "x", "y"]
+    record = versions.amended(old, now, {"y", "z"}, {"w"})
     assert record == {
         **old,
         "passed": 9,
+        "skipped": 2,
         "failed": 1,
+        "skipped_because": {"no Muon": 2},
         "not_passed": ["x"],
         "passed_later": {"b": ["y"]},
+        "skipped_later": {"b": ["w"]},
     }
     assert "- torch 2.6.0: `y`\n" in versions.mended([record])
     with pytest.raises(ValueError, match="different releases"):
-        versions.amended(old, {**now, "torch": "2.7.0"}, {"y"})
+        versions.amended(old, {**now, "torch": "2.7.0"}, {"y"}, set())
 
 
 def test_an_empty_part_of_a_page_is_filled_and_nothing_else() -> None:

@@ -13,8 +13,9 @@ from torch.nn import Parameter
 
 Adafactor: Any = getattr(optim, "Adafactor", None)
 Muon: Any = getattr(optim, "Muon", None)
-FSDP2_ON_CPU = torch.__version__ >= "2.7"  # before, it asks for streams and fails
-NO_FSDP2 = "this torch has no FSDP2 on a CPU"
+# Before 2.9 it asks for streams and fails, or adds up gradients and does not average.
+FSDP2_ON_CPU = torch.__version__ >= "2.9"
+NO_FSDP2 = "this torch has no right FSDP2 on a CPU"
 
 WARNINGS_OF_TORCH = [
     "The epoch parameter in",  # its SequentialLR steps its schedulers in that way

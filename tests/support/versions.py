@@ -98,7 +98,7 @@ def record(reports: dict[str, list[Any]], seconds: float) -> dict[str, Any]:
 
 
 def amended(
-    old: dict[str, Any], now: dict[str, Any], passed: set[str]
+    old: dict[str, Any], now: dict[str, Any], passed: set[str], skipped: set[str]
 ) -> dict[str, Any]:
     """A record after tests that had failed were mended, and ran again by themselves.
 
@@ -106,16 +106,22 @@ def amended(
         old: The record of the whole run.
         now: That of the second one, with the same torch and Python.
         passed: The ids of the tests that have passed in the second one.
+        skipped: Of those that were skipped, since the release lacks what they need.
     """
     if [old[key] for key in SAME] != [now[key] for key in SAME]:
         raise ValueError(f"These are runs of different releases: {old}, {now}")
     mended = [test for test in old["not_passed"] if test in passed]
+    left_out = [test for test in old["not_passed"] if test in skipped]
+    reasons = Counter(old["skipped_because"]) + Counter(now["skipped_because"])
     return {
         **old,
         "passed": old["passed"] + len(mended),
-        "failed": old["failed"] - len(mended),
-        "not_passed": [test for test in old["not_passed"] if test not in mended],
+        "skipped": old["skipped"] + len(left_out),
+        "failed": old["failed"] - len(mended) - len(left_out),
+        "skipped_because": dict(sorted(reasons.items())),
+        "not_passed": [t for t in old["not_passed"] if t not in passed | skipped],
         "passed_later": {**old.get("passed_later", {}), now["commit"]: mended},
+        "skipped_later": {**old.get("skipped_later", {}), now["commit"]: left_out},
     }
 
 
