@@ -41,12 +41,12 @@ $(OTHER)/installed: pyproject.toml constraints.txt tests/support/no-deps.txt
 	rm -rf $(OTHER)
 	$(PYTHON) -m venv $(OTHER)
 	grep -vE '^(torch|sympy|setuptools)==' constraints.txt > $(OTHER)/constraints.txt
-	$(OTHER)/bin/python -m pip install --quiet --no-compile --constraint $(OTHER)/constraints.txt \
+	$(OTHER)/bin/python -m pip install --quiet --constraint $(OTHER)/constraints.txt \
 		torch==$(TORCH) --editable '.[test]'
-	$(OTHER)/bin/python -m pip install --quiet --no-compile --no-deps --requirement tests/support/no-deps.txt
+	$(OTHER)/bin/python -m pip install --quiet --no-deps --requirement tests/support/no-deps.txt
 	# transformers fails where a torchao is installed that wants another torch.
 	$(OTHER)/bin/python -c 'import torchao.optim' || $(OTHER)/bin/python -m pip uninstall --quiet --yes torchao
-	[ -z "$(WITH)" ] || $(OTHER)/bin/python -m pip install --quiet --no-compile $(WITH)
+	[ -z "$(WITH)" ] || $(OTHER)/bin/python -m pip install --quiet $(WITH)
 	touch $@
 
 test-long: .venv/installed-test
