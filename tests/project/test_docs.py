@@ -51,7 +51,7 @@ PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted(DOCS.glob("*.md")
 WITHOUT_PYTHON = {"changelog", "command-line", "contributing", "design"}
 WITHOUT_PYTHON |= {"mutants", "performance", "study", "study-aligned", "versions"}
 WITHOUT_PYTHON |= {"study-plan", "study-tables", "performance-tables"}
-WITHOUT_PYTHON |= {"adaptive-experiments", "adaptive-tables"}
+WITHOUT_PYTHON |= {"adaptive-experiments", "adaptive-tables", "aligned-trials"}
 WITHOUT_PYTHON |= {"what-works"}
 # Its sections do not need each other. Each shares a worker with the tests of the same
 # framework.
