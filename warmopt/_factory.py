@@ -1,8 +1,8 @@
-"""Classes that build an optimizer and wrap it, for those who want a class to call.
+"""Classes that build an optimizer and wrap it, for code that takes a class.
 
 Such a class has the optimizer's name and signature, and is a subclass of the wrapper,
-since that is what frameworks ask. But what it builds is the wrapper's own: so nothing
-that is saved or copied needs the class.
+since frameworks check that. But what it builds is a plain wrapper. So nothing that is
+saved or copied needs the class.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def factory(
     if not callable(optimizer):
         raise TypeError(
             "optimizer must be a class, or a function that returns an optimizer, got "
-            f"an object of {type(optimizer).__name__}. Wrap what is built already: "
+            f"an object of {type(optimizer).__name__}. Wrap that object by "
             f"{wrapper.__name__}(optimizer, steps=1000)."
         )
     signature = inspect.signature(wrapper)

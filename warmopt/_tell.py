@@ -1,4 +1,4 @@
-"""Tells users of a mistake that is easily made, at the line of their own code."""
+"""Warns users of an easy mistake, at the line of their own code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["tell"]
 def tell(message: str) -> None:
     """Warns, as if the line that called warmopt, or torch, had warned.
 
-    Python shows a warning once for each line, unless it is told otherwise.
+    Python shows a warning once for each line, unless its filters say otherwise.
     """
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and _is_inside(frame.f_globals.get("__name__", "")):

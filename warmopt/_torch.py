@@ -1,4 +1,4 @@
-"""Private names of torch that are used, each with what is done where it is missing.
+"""Private names of torch that are used, and what is done where one is missing.
 
 What differs between releases of torch is here and nowhere else.
 """
@@ -40,7 +40,7 @@ def _callback_getter() -> Callable[[], Any]:
             take(callback)
         return callback
 
-    # Before 2.8, torch's function gives away a reference that is not its own, so each
+    # Before 2.8, torch's function returns a reference that it does not own. So each
     # call brings the callback, or None, nearer to being freed while it is in use.
     if get is not None and torch.__version__ >= "2.8":
         return get  # type: ignore[no-any-return]
@@ -52,13 +52,13 @@ in_compiled_region = _callback_getter()
 
 
 def skip_in_dynamo(package: str) -> None:
-    """Tells dynamo to trace no frame of a package."""
+    """Makes dynamo trace no frame of a package."""
     # Not imported with the package: it takes a second. Any optimizer imports it.
     from torch._dynamo import trace_rules
 
     if (add := getattr(trace_rules, "add", None)) is None:
         warnings.warn(
-            f"torch {torch.__version__} cannot be told to leave {package} out of "
+            f"torch {torch.__version__} has no way to leave {package} out of "
             "torch.compile. Do not compile a function that calls step().",
             stacklevel=2,
         )

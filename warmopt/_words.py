@@ -1,4 +1,4 @@
-"""What people write where we have another word, and what a friend would tell them."""
+"""Names that other libraries use, and what to write here instead."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def check_names(given: Iterable[str], names: list[str]) -> None:
-    """Says, of an argument that does not exist, which one does what was meant."""
+    """Raises an error for an argument that does not exist, and says which one does."""
     for name in given:
         if name not in names:
             hint = _ARGUMENTS.get(name) or did_you_mean(name, names).strip()
             if hint:
-                raise TypeError(f"{name} is no argument of Warmed. {hint}")
+                raise TypeError(f"{name} is not an argument of Warmed. {hint}")
 
 
 def explains_arguments(init: Callable[P, T]) -> Callable[P, T]:

@@ -31,8 +31,8 @@ class Adaptive(Pace):
     for `untuned_linear`. Every `every` updates a sample of the second moment is taken.
     The criterion judges it at the next reading, so the host never waits for the device.
 
-    What it does: it stops a warmup that was set too long. What it cannot do: the second
-    moment does not know the peak LR. So "settled" does not mean that the full LR is
+    It stops a warmup that was set too long. It cannot find the right length: the second
+    moment does not know the full LR. So "settled" does not mean that the full LR is
     safe, and no rule like this has beaten a well-chosen fixed length.
 
     Args:
@@ -220,12 +220,12 @@ class Adaptive(Pace):
 
 
 def verdict(criterion: Criterion, reading: Reading) -> bool:
-    """What a criterion says of a reading. Raises a TypeError if it says nothing."""
+    """The answer of a criterion. Raises a TypeError if it is not yes or no."""
     said: Any = criterion(reading)
     if said is None or isinstance(said, str):
         raise TypeError(
             f"criterion {name_of(criterion)} must return a bool, got {said!r}."
-            + (" Does it lack a return?" if said is None else "")
+            + (" Is a return missing?" if said is None else "")
         )
     return bool(said)
 

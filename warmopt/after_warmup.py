@@ -1,4 +1,4 @@
-"""A scheduler that waits for the warmup, where nobody owns the loop."""
+"""A scheduler that waits for the warmup, also where a framework runs the loop."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ DONE = "warmup_was_done"
 class AfterWarmup(LRScheduler):
     """Lets a scheduler begin when the warmup is over.
 
-    Until then its `step()` does nothing, so the learning rate that warms up is the one
+    Until then its `step()` does nothing. So the warmup goes up to the learning rate
     that the schedule begins with. The first update, or epoch, that runs wholly after
-    the warmup is at that learning rate, and after it the schedule takes its first step.
-    It works with a warmup that ends early too, and waits again after `rewarm()`. (If
-    you end a warmup yourself, by `rewarm(0)`, that is seen one update later.)
+    the warmup is at that learning rate. After it, the schedule takes its first step. It
+    works with a warmup that ends early too, and waits again after `rewarm()`. (If you
+    end a warmup yourself, by `rewarm(0)`, that is seen one update later.)
 
-    All else is the scheduler's own: attributes, `get_last_lr`, the state dict, to which
-    one entry is added. So each of the two can load the state of the other. Put it where
-    the scheduler would be, in Lightning and the Trainer of transformers as well.
+    Everything else is that of the scheduler: attributes, `get_last_lr`, and the state
+    dict, to which one entry is added. So each of the two can load the state of the
+    other. Use it in place of the scheduler, also in Lightning and in the Trainer of
+    transformers.
 
     Args:
         scheduler: Any scheduler of torch, for the `Warmed` itself.
-        rewarm: Whether to warm up again at each restart, as of
-            `CosineAnnealingWarmRestarts`: whenever a step of the scheduler raises a
-            learning rate, `rewarm()` is called. So the schedule must only fall between
-            its restarts. True takes the length of the last warmup; a number is a
+        rewarm: Whether to warm up again at each restart of a scheduler such as
+            `CosineAnnealingWarmRestarts`. Whenever a step of the scheduler raises a
+            learning rate, `rewarm()` is called. So between its restarts the schedule
+            must not rise. True takes the length of the last warmup. A number is a
             length in updates, or a ratio of `total_steps`.
 
     Attributes:
         scheduler: The scheduler that waits.
 
     Raises:
-        TypeError: `scheduler` is no scheduler, or not one for a `Warmed`; or `rewarm`
-            is of the wrong type.
+        TypeError: `scheduler` is not a scheduler, or not one for a `Warmed`. Or
+            `rewarm` is of the wrong type.
         ValueError: `rewarm` is not allowed as a length.
 
     Example:
@@ -103,7 +104,7 @@ class AfterWarmup(LRScheduler):
         return {**self.scheduler.state_dict(), DONE: self._was_done}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads a state of its own, or of a scheduler that did not wait."""
+        """Loads its own state, or that of a scheduler that did not wait."""
         state_dict = {**state_dict}
         was_done = state_dict.pop(DONE, self._warmed.done)
         self.scheduler.load_state_dict(state_dict)

@@ -1,6 +1,7 @@
 """Aligned warmup: the factor climbs as long as new gradients agree with the last step.
 
-It is the one pace that knows the learning rate: it may end below 1, and hold there.
+This is the only pace that depends on the learning rate: it may end below 1, and hold
+there.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ class Aligned(Pace):
 
     - "full": f has reached 1.
     - "held": no new best f (by 2 %) for `stall` updates, or the cap was reached. Then f
-      is held for good, at its geometric mean over those updates: `factors` tells
-      where, and a warning names the LR. Once noise rules, a is slightly negative at
-      every useful LR. So a climb that did not end would only sink.
+      is held for good, at its geometric mean over those updates: `factors` shows
+      where, and a warning names the LR. When noise is all that is left, a is
+      slightly negative at every useful LR. So a climb that did not end would sink.
     - "ramped": no signal, since the mean of the first 8 readings was below `threshold`,
       and again that of 8 more at a hundredth of `start` (an LR may be so hot that even
       `start` is too much). Then it is a plain ramp over what is left of `steps`.

@@ -1,7 +1,7 @@
 """Several optimizers in one: Muon for the matrices and AdamW for the rest.
 
-It holds nothing but the optimizers. Its param groups are theirs, the same dicts, so who
-sets a learning rate here sets it there.
+It holds nothing but the optimizers. Its param groups are theirs, the same dicts. So a
+learning rate that is set here is set there too.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ GROUPS, STATE = "param_groups", "state"
 class Joined(Optimizer):
     """Several optimizers that are stepped, saved and scheduled as one.
 
-    `Warmed([muon, adamw], steps=1000)` makes one of these. Whatever takes an optimizer
-    takes it, with or without a warmup: schedulers, GradScaler, checkpoints.
+    `Warmed([muon, adamw], steps=1000)` makes one of these. It works wherever an
+    optimizer does, with or without a warmup: schedulers, GradScaler, checkpoints.
 
     A closure is called once, then all take their step. The state dict is that of one
     optimizer with the param groups of all, in order. `GradScaler` skips the step of all
-    if any gradient is infinite. A hook on one of the optimizers runs in the midst of
-    the step, so it sees the effective LR; a hook on `Joined` or `Warmed` does not.
+    if any gradient is infinite. A hook on one of the optimizers runs in the middle of
+    the step, so it sees the effective LR. A hook on `Joined` or `Warmed` does not.
 
-    Optimizers that are stepped at different times, like those of a GAN, are no case for
-    this: give each a `Warmed` of its own.
+    Do not use it for optimizers that are stepped at different times, like those of a
+    GAN: wrap each in its own `Warmed`.
 
     Args:
         optimizers: Two or more. No parameter may be in two of them.
@@ -41,7 +41,7 @@ class Joined(Optimizer):
         optimizers: The optimizers. To add a param group, add it to one of them.
 
     Raises:
-        TypeError: `optimizers` is no list of optimizers.
+        TypeError: `optimizers` is not a list of optimizers.
         ValueError: It is empty, or two of them share a parameter.
 
     Example:
@@ -103,7 +103,7 @@ class Joined(Optimizer):
 
     @property
     def defaults(self) -> dict[str, Any]:  # type: ignore[override]
-        """The options that all of them have, with the values of the first."""
+        """The options that all of them have, with the values of the first one."""
         first, *others = [each.defaults for each in self.optimizers]
         return {k: first[k] for k in first if all(k in other for other in others)}
 
@@ -128,7 +128,7 @@ class Joined(Optimizer):
             each.zero_grad(set_to_none)
 
     def add_param_group(self, param_group: Group) -> NoReturn:
-        """Is refused, since it is not clear which of them is meant."""
+        """Raises an error, since it is not clear which of them is meant."""
         raise ValueError(
             "param_group must be added to one of the optimizers, got one for "
             "Joined. Use its optimizers[0].add_param_group(...), and so on."
@@ -137,7 +137,7 @@ class Joined(Optimizer):
     # --- saving and loading -------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The state dicts of all as one, the parameters numbered on.
+        """The state dicts of all as one, with their parameters numbered in one row.
 
         An entry that belongs to no parameter is kept under (optimizer, key).
         """
@@ -163,11 +163,11 @@ class Joined(Optimizer):
         return whole
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads what `state_dict` has returned, each optimizer its own part.
+        """Loads what `state_dict` has returned. Each optimizer loads its own part.
 
         Raises:
-            ValueError: The param groups are not as many, or not as long. Nothing has
-                been loaded then.
+            ValueError: The number of param groups, or of their parameters, is
+                different. Nothing has been loaded then.
         """
         state_dict = {**state_dict}
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
@@ -194,7 +194,7 @@ class Joined(Optimizer):
         if saved != live:
             raise ValueError(
                 f"param_groups must hold {live} parameters, as the optimizers do, got "
-                f"{saved}. Build the optimizers as they were when they were saved."
+                f"{saved}. Build the same optimizers as when they were saved."
             )
         rest = iter(groups)
         return [[next(rest) for _ in each.param_groups] for each in self.optimizers]

@@ -6,7 +6,7 @@ Every shape is one formula with the same arguments:
   shapes are defined for 0 <= t <= n, `saturating` and `rectified` for every t >= 0.
 - ``steps`` (n): the length in updates, n >= 1.
 - ``start`` (s): the factor at t = 0, dimensionless, >= 0. With a start above 1 the
-  shape warms *down*.
+  shape comes *down* to 1.
 
 The factor is `start` at t = 0 and exactly 1 at the last update (see `last_update`). In
 between it only rises, or only falls. Some shapes have more options, which are keyword
@@ -264,7 +264,7 @@ def _rectifiable(steps: float) -> int:
     if steps > MOST_RECTIFIED:
         raise ValueError(
             f"steps must be at most {MOST_RECTIFIED:g} for the rectified shape, got "
-            f"{steps:g}: above that, float64 cannot tell beta2 from 1."
+            f"{steps:g}: above that, beta2 is 1 in float64."
         )
     k = 1
     while _rho(k, steps) <= 4.0:

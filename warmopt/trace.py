@@ -56,7 +56,7 @@ _SETTINGS = Recorded._fields.index("updates")  # the entries before are settings
 
 
 class Trace:
-    """A record of every reading; give a new one to `Warmed`.
+    """A record of every reading. Give a new one to each `Warmed`.
 
     Attributes:
         pools: What was `Recorded`, for each pool of param groups that decide together,
@@ -167,7 +167,7 @@ class Trace:
         """Reads what `save` has written.
 
         Raises:
-            ValueError: It is no trace, or a line is broken.
+            ValueError: It is not a trace, or a line is broken.
         """
         trace, number = cls(), 1
         with open(path, encoding="utf-8") as file:
@@ -189,8 +189,8 @@ class Replay(NamedTuple):
     """What a criterion would have done.
 
     Attributes:
-        end: Update, counted from 1, that would have been the last of the warmup; None
-            if the trace ends before.
+        end: Update, counted from 1, that would have been the last of the warmup. None
+            if the trace ends earlier.
         reason: "settled" if it would have ended early, "cap" if not, or a reason of
             `Aligned`; None while it has not ended.
         verdicts: Of each reading, in order; empty for `Aligned`.

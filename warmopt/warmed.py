@@ -66,15 +66,15 @@ class Warmed(Optimizer):
     .. math:: \text{effective LR}_t = \text{base LR}_t \cdot f(t)
 
     So schedulers, loggers, scalers and checkpoints work as if it were not there. You
-    can give them either object, in any order. Everything but the step is the wrapped
-    optimizer's own. When the warmup is over, `step()` only calls the wrapped step (or
+    can give them either object, in any order. Everything but the step is that of the
+    wrapped optimizer. When the warmup is over, `step()` only calls the wrapped step (or
     goes on multiplying, if the factor is held below 1).
 
     Each param group counts its updates. Every step is an update, whether or not there
-    are gradients, except: a step that `torch.amp.GradScaler` skips, a step at base LR
-    0, and a step of a frozen group, in which no parameter requires grad. If a group is
-    frozen during its warmup, up to 8 more updates may be counted before that is
-    noticed. A group added later starts its own warmup.
+    are gradients. There are three exceptions: a step that `torch.amp.GradScaler` skips,
+    a step at base LR 0, and a step of a frozen group, in which no parameter requires
+    grad. If a group is frozen during its warmup, up to 8 more updates may be counted
+    before that is noticed. A group added later starts its own warmup.
 
     Args:
         optimizer: The optimizer to wrap, or a list of several, which are then one (see
@@ -89,7 +89,7 @@ class Warmed(Optimizer):
         mode: Name of a shape (see `warmopt.shapes`), or a pure function
             (update, steps) -> factor, called for update = 1 to steps. Or "adaptive"
             (or an `Adaptive`): this warmup ends early once the second moment of Adam,
-            RMSprop and the like has settled, and `steps` is the most it may take. Or
+            RMSprop and the like hardly changes, and `steps` is the most it may take. Or
             "aligned" (or an `Aligned`): it climbs as long as new gradients agree with
             the last step, and may hold below the full LR for good.
         start: Factor at update 0, dimensionless. Above 1 the LR falls to its full
@@ -109,8 +109,8 @@ class Warmed(Optimizer):
         wrapped: The optimizer that is wrapped. If you step it alone, nothing warms.
         trace: The record of the readings; None if none was asked for.
 
-    A param group may have a `warmup_steps` and a `warmup_start` of its own. If the
-    wrapped optimizer has an option of that name, use `warmopt_steps` (`_start`).
+    A param group may have its own `warmup_steps` and `warmup_start`. If the wrapped
+    optimizer has an option of that name, use `warmopt_steps` and `warmopt_start`.
 
     Raises:
         TypeError: An argument is of the wrong type, or `steps` is missing.
@@ -184,7 +184,7 @@ class Warmed(Optimizer):
             raise ValueError(
                 "optimizer must not be Warmed already, got a Warmed around "
                 f"{type(optimizer.wrapped).__name__}. Call its rewarm() to warm again, "
-                "or wrap optimizer.wrapped to go on with other arguments."
+                "or wrap optimizer.wrapped to use other arguments."
             )
         schedule = Schedule(mode, steps, start, offset, total_steps)
         if momentum_start is not None:
@@ -198,7 +198,7 @@ class Warmed(Optimizer):
             watch or sampling is not None or trace is not None
         ):
             raise ValueError(
-                "optimizer must be a single one for what reads its state (mode="
+                "optimizer must be a single one if its state is read (mode="
                 f"{schedule.mode!r}, watch, trace), got {len(optimizer.optimizers)} "
                 "joined. Use a fixed mode, or wrap each of them."
             )
@@ -235,15 +235,15 @@ class Warmed(Optimizer):
     ) -> Callable[P, W]:
         """A class that builds an optimizer and wraps it, to use in place of its class.
 
-        It is for whoever wants a class and builds the optimizer itself: a config, the
-        Trainer of transformers, an optimizer in the backward pass. It takes what the
-        class of the optimizer takes, and returns a `Warmed`. It can be pickled if what
-        it was made of can be.
+        Use it where other code takes a class and builds the optimizer itself: a config,
+        the Trainer of transformers, an optimizer in the backward pass. It takes the
+        arguments of the optimizer's class, and returns a `Warmed`. It can be pickled if
+        the optimizer's class and the arguments below can be.
 
         Args:
             optimizer: The class of the optimizer, or a function that returns one.
-            args: What `Warmed` takes after the optimizer.
-            kwargs: Likewise.
+            args: The arguments of `Warmed` after the optimizer.
+            kwargs: Its keyword arguments.
 
         Raises:
             TypeError: `optimizer` cannot be called, or `Warmed` has no such argument.
@@ -276,9 +276,9 @@ class Warmed(Optimizer):
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the wrapped optimizer's `step`, at the effective LR during the warmup.
 
-        Arguments, return value and grad mode are the wrapped optimizer's. A closure
-        sees the base LR. After an exception, LR and count are what they were. But if a
-        hook fails after the step was done, the update counts.
+        Arguments, return value and grad mode are those of the wrapped optimizer. A
+        closure sees the base LR. After an exception, the LR and the count are what they
+        were before. But if a hook fails after the step was done, the update counts.
         """
         planner = self._planner
         # First the usual case. It returns UNUSUAL if it could not run the step.
@@ -385,7 +385,7 @@ class Warmed(Optimizer):
     def done(self) -> bool:
         """Whether the warmup of every group is over.
 
-        A group that stays frozen, or at LR 0, does not come to its end.
+        The warmup of a group that stays frozen, or at LR 0, never ends.
         """
         planner, groups = self._planner, self.wrapped.param_groups
         # Loops ask this at every update, so it does not ask every group if it can.
@@ -479,8 +479,8 @@ class Warmed(Optimizer):
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The wrapped optimizer's state dict; its param groups hold the warmup.
 
-        It may be taken at any time. In the middle of a step, say from a handler of a
-        signal, it has the base LR, and the count before the step.
+        It may be taken at any time. In the middle of a step, for example by a signal
+        handler, it has the base LR, and the count before the step.
         """
         self._before_save()  # hooks do the same, but not every class runs them
         state_dict = self.wrapped.state_dict(*args, **kwargs)
@@ -495,9 +495,10 @@ class Warmed(Optimizer):
     ) -> None:
         """Loads a state dict of a warmed or a bare optimizer, and goes on from there.
 
-        It never warms again: see `rewarm`. The state of a bare optimizer leaves the
-        warmup where it was, with a warning. A length that you gave to `Warmed` is code,
-        so it stays. One in a param group, or from `rewarm`, is loaded with the group.
+        Loading never starts a warmup again: see `rewarm`. The state of a bare optimizer
+        leaves the warmup where it was, with a warning. A length that you gave to
+        `Warmed` stays. One in a param group, or from `rewarm`, is loaded with the
+        group.
 
         Raises:
             TypeError: A value of the warmup is of the wrong type.
@@ -541,7 +542,7 @@ class Warmed(Optimizer):
             return False
         name = type(self.wrapped).__name__
         tell(
-            f"{name} is stepped by itself, so at its full LR: it only warms up in the "
+            f"{name} is stepped by itself, at its full LR. It only warms up in the "
             "step of the Warmed around it. Step that one, or build it with steps=0."
         )
         return True

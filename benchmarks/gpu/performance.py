@@ -1,4 +1,4 @@
-"""The part of docs/performance.md that is about CUDA."""
+"""The part of docs/performance-tables.md that is about CUDA."""
 
 from __future__ import annotations
 

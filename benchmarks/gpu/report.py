@@ -26,7 +26,7 @@ def or_nothing(told: Callable[[Record, str], str]) -> Callable[..., str]:
 
 # Page -> the name of the part -> what writes it.
 PARTS: dict[str, tuple[str, Callable[[Record | None, str], str]]] = {
-    "docs/performance.md": ("gpu: performance", or_nothing(performance)),
+    "docs/performance-tables.md": ("gpu: performance", or_nothing(performance)),
     "docs/what-works.md": ("gpu: what works", what_works),
     "docs/study.md": ("gpu: study", or_nothing(study)),
     "README.md": ("gpu: sentence", sentence),

@@ -2,7 +2,7 @@
 
 The map, from the top down:
     __main__      the command: measures the cases, writes a record
-    report        writes docs/performance.md from records
+    report        writes docs/performance.md, and its tables, from records
     measuring     one case, from the first step to its rows
     record        where it ran, what it measured, and the table of it
     cases         models, optimizers, param groups

@@ -12,10 +12,10 @@ The map, from the top down:
     optimizers    the optimizers, with their options
     tasks         what is trained; its parts are in data, models, cifar
     pages         writes tables and figures between the markers of a page
-    tables        the tables of docs/study.md
+    tables        the tables of docs/study.md and study-tables.md
     figures       its figures
     aligned_tables, aligned_figures   those of docs/study-aligned.md
-    short         the tables of docs/adaptive.md
+    short         those of docs/adaptive-experiments.md and adaptive-tables.md
     measures      regret, intervals, sensitivity to the learning rate
     quick         a small grid, which is killed half-way and continued
 

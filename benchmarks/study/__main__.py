@@ -29,7 +29,7 @@ def main(
         ),
     ],
     workers: Annotated[int, typer.Option(min=1)] = os.cpu_count() or 1,
-    report: Annotated[bool, typer.Option(help="Only render the page.")] = False,
+    report: Annotated[bool, typer.Option(help="Only render the pages.")] = False,
     device: Annotated[str, typer.Option(help="cpu, or cuda: all GPUs.")] = "cpu",
     data: Annotated[Path | None, typer.Option(help="Folder with CIFAR-10.")] = None,
     traces: Annotated[Path | None, typer.Option(help="Folder for traces.")] = None,

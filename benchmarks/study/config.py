@@ -20,7 +20,7 @@ from warmopt import Adaptive
 
 ROOT = Path(__file__).parent.parent.parent
 CONTROLS = ("length", "replay", "area", "held_ramp", "loss_gap", "loss_gap_off")
-TOP = {"seeds": list, "page": str, "reuse": str, "timeout": (int, float)}
+TOP = {"seeds": list, "pages": list, "reuse": str, "timeout": (int, float)}
 GRID = {
     **{"tasks": list, "lrs": list, "updates": int, "warmups": list},
     **{"optimizers": list, "beta2": list, "evaluations": int},
@@ -46,7 +46,7 @@ class Config(NamedTuple):
 
     Attributes:
         name: Stem of the file.
-        page: The file that gets the tables and figures.
+        pages: The files that get the tables and figures.
         timeout: Seconds that a run may take.
         plan: The runs, beginning with those of the first seed.
         tuning: Seeds for fixed lengths only. On them the best length is chosen.
@@ -54,7 +54,7 @@ class Config(NamedTuple):
     """
 
     name: str
-    page: Path
+    pages: tuple[Path, ...]
     timeout: float
     plan: list[Planned]
     tuning: set[int]
@@ -103,11 +103,12 @@ def read(path: Path) -> Config:
         old = plan.get(key := key_of(planned.run), planned)
         every = tuple(dict.fromkeys(old.controls + planned.controls))
         plan[key] = planned._replace(controls=every)
-    page = ROOT / content.get("page", f"build/study-{path.stem}.md")
+    names = content.get("pages", [f"build/study-{path.stem}.md"])
+    pages = tuple(ROOT / name for name in names)
     limit = content.get("timeout", 600)
     reuse = content.get("reuse")
     other = None if reuse is None else ROOT / "benchmarks" / "results" / reuse
-    return Config(path.stem, page, limit, list(plan.values()), tuning, other)
+    return Config(path.stem, pages, limit, list(plan.values()), tuning, other)
 
 
 def runs(

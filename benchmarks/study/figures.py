@@ -1,4 +1,4 @@
-"""The figures of docs/study.md.
+"""The figures of docs/study.md and docs/study-tables.md.
 
 The docstring of a figure is also its description on the page.
 """

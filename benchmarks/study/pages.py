@@ -1,4 +1,4 @@
-"""Writes the results into a page: replaces the text between its markers.
+"""Writes the results into pages: replaces the text between their markers.
 
 A part that is replaced begins with `<!-- table: NAME -->` or `<!-- figure: NAME -->`,
 and ends with `<!-- end -->`. The rest of the page is written by hand.
@@ -52,8 +52,8 @@ def rendered(text: str, results: Results, folder: Path | None) -> str:
 
 
 def write(study: Config, path: Path) -> None:
-    """Fills the page of a study, and creates it if there is none."""
-    page = study.page
+    """Fills the pages of a study. Creates the first one if it does not exist."""
+    page = study.pages[0]
     if not page.exists():
         page.parent.mkdir(parents=True, exist_ok=True)
         marks = ("table: state", "table: plain_regret", "table: wrong_length")
@@ -65,8 +65,8 @@ def write(study: Config, path: Path) -> None:
             + "\n".join(f"<!-- {mark} -->\n<!-- end -->\n" for mark in marks),
             encoding="utf-8",
         )
-    text = rendered(
-        page.read_text(encoding="utf-8"), results_of(study, path), page.parent
-    )
-    page.write_text(text, encoding="utf-8")
-    print(f"{page.name} is written")
+    results = results_of(study, path)
+    for page in study.pages:
+        text = rendered(page.read_text(encoding="utf-8"), results, page.parent)
+        page.write_text(text, encoding="utf-8")
+        print(f"{page.name} is written")

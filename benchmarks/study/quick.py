@@ -51,10 +51,11 @@ def lines(path: Path) -> int:
 
 if __name__ == "__main__":
     study = config.read(FILE)
-    study.page.parent.mkdir(parents=True, exist_ok=True)
-    study.page.unlink(missing_ok=True)
-    results = study.page.with_suffix(".jsonl")
+    [page] = study.pages
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.unlink(missing_ok=True)
+    results = page.with_suffix(".jsonl")
     results.unlink(missing_ok=True)
     print(killed_and_resumed(FILE, results))
     pages.write(study, results)
-    print(study.page.read_text(encoding="utf-8"))
+    print(page.read_text(encoding="utf-8"))

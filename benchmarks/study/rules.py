@@ -122,8 +122,8 @@ class Agreement:
 class NullDrift:
     """`Drift`, but with a tolerance that is wide enough for stationary gradients.
 
-    docs/study.md says how much log v_t - log v_(t-D) spreads for independent gradients
-    of excess `kappa`. The tolerance is at least `spreads` times that.
+    docs/study-plan.md says how much log v_t - log v_(t-D) spreads for independent
+    gradients of excess `kappa`. The tolerance is at least `spreads` times that.
     """
 
     tol: float = 0.25

@@ -1,4 +1,7 @@
-"""The tables of docs/adaptive.md, from the runs of short.toml."""
+"""The tables of the experiments with adaptive mode, from the runs of short.toml.
+
+They are in docs/adaptive-experiments.md and docs/adaptive-tables.md.
+"""
 
 from __future__ import annotations
 
@@ -214,7 +217,7 @@ def by_level(found: Ladders, comparisons: dict[str, Comparison]) -> str:
             cells = [difference(by_seed(values)) for values in made]
             lines.append([task, name, *cells, counts(told)])
     lines.append(["all", "", *[""] * len(comparisons), counts(every)])
-    return grid(["", "LR", *comparisons, "better / not told / worse"], lines)
+    return grid(["", "LR", *comparisons, "better / no clear difference / worse"], lines)
 
 
 def against_fixed(found: Ladders) -> str:

@@ -1,4 +1,4 @@
-"""The tables of docs/study.md."""
+"""The tables of docs/study.md and docs/study-tables.md."""
 
 from __future__ import annotations
 
@@ -315,7 +315,7 @@ PREDICTORS: dict[str, Callable[[Row], float | None]] = {
 """What may show whether the full LR is safe. A lower value should mean safer."""
 
 
-def told(results: Results) -> str:
+def safe_jumps(results: Results) -> str:
     """How often a safe jump to the full LR has a lower value than an unsafe one."""
     jumps = [
         [
@@ -374,6 +374,6 @@ TABLES = {
     table.__name__: table
     for table in (
         *(state, registered, plain_regret, wrong_length, controls),
-        *(rules_tuning, rules_deciding, told, chosen, cells),
+        *(rules_tuning, rules_deciding, safe_jumps, chosen, cells),
     )
 }

@@ -13,15 +13,15 @@ PAGE = Path(__file__).parent.parent / "coming-from.md"
 HEAD = """\
 # Coming from another library
 
-For each line that you write there, the line to write here: it gives the same learning
-rate at every update of the warmup, and where it does not, the note says so. The tests
-run our lines against the formula of each peer, and against the peer itself where it is
-marked with ✓. This page is made from the table in `tests/support/peers.py`, by
-`python -m docs.scripts.write_coming_from`.
+Find your line in the column *there*, and write the line in the column *here*. It gives
+the same learning rate at every update of the warmup; where it does not, the note says
+so. The tests compare our lines with the formula of each library, and where there is a ✓
+also with the library itself. This page is made from the table in
+`tests/support/peers.py`, by `python -m docs.scripts.write_coming_from`.
 
 ## Before and after
 
-What goes is whatever the warmup asked of the loop. With pytorch_warmup, before:
+What the warmup needed in the loop goes away. With pytorch_warmup, before:
 
 ```python
 import torch
@@ -56,8 +56,8 @@ for _ in range(total):
 print(before == after)  # prints True
 ```
 
-A `SequentialLR` of warmup and decay, before (its first update runs at `start_factor`,
-and its decay begins when the warmup is over):
+A `SequentialLR` of warmup and decay. Its first update runs at `start_factor`, and its
+decay begins when the warmup is over. Before:
 
 ```python
 from torch.optim.lr_scheduler import LinearLR, SequentialLR
@@ -87,11 +87,13 @@ print(before == after)  # prints True
 
 ## How it is counted
 
-In the lines, `n` is the length that you ask the peer for, in updates; `lr` the learning
-rate of the optimizer; `total` the updates of the whole run, `k` those of an epoch.
+In the lines, `n` is the length that you ask the other library for, in updates, and
+`lr` the learning rate of the optimizer. `total` is the number of updates of the whole
+run, `k` that of an epoch.
 
-A warmup over n updates is counted in five ways; t = 1 is the first update. `offset` is
-how many updates run at `start`, which is 0 unless given, before the ramp.
+Libraries count a warmup over n updates in five ways; t = 1 is the first update.
+`offset` says how many updates run at `start` before the ramp; `start` is 0 unless
+given.
 
 | factor of update t | here | where |
 |---|---|---|
@@ -101,12 +103,12 @@ how many updates run at `start`, which is 0 unless given, before the ramp.
 | t / (n + 1) | `steps=n + 1` | HeavyBall, nanoGPT |
 | (t - 2) / n | `steps=n, offset=2` | DeepSpeed, kozistr |
 
-The second and third spend one update at LR 0, and the fifth two, unless there is a
-start. Adam's averages are filled by them, but no weight moves. To make use of them,
-leave `offset` out.
+The second and third run one update at LR 0, and the fifth two, unless there is a start.
+These updates fill Adam's averages, but move no weight. To make use of them, leave
+`offset` out.
 
-Many peers are warmup and decay in one. Here the decay is a scheduler of its own, which
-counts from the first update; the last section shows how to keep theirs.
+Many libraries have warmup and decay in one. Here the decay is a separate scheduler,
+which counts from the first update. The section *Their decay* shows how to keep theirs.
 """
 
 TAIL = """\
@@ -124,7 +126,8 @@ scheduler = LambdaLR(optimizer, lambda i: min(1.0, (total - i) / (total - n)))
 
 ## A scheduler called once an epoch
 
-It makes a staircase of updates. A peer of the second kind, asked for n epochs:
+Called once an epoch, it makes a staircase of updates. For a library that counts in the
+second way, and a warmup of n epochs:
 
 ```python
 from functools import partial

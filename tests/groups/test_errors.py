@@ -40,7 +40,7 @@ WRONG = [
         {"steps": 10, "mode": "radam"},
         TypeError,
         "steps must be left out with mode='radam', which takes the length from beta2, "
-        "got 10. For a length of your own use mode='linear' or mode='saturating'.",
+        "got 10. To set the length, use mode='linear' or mode='saturating'.",
     ),
     (
         {"steps": -1},
@@ -269,7 +269,7 @@ def test_what_cannot_be_wrapped_is_refused() -> None:
         Warmed(Warmed(sgd(), steps=10), steps=10)
     assert str(refused.value) == (
         "optimizer must not be Warmed already, got a Warmed around SGD. Call its "
-        "rewarm() to warm again, or wrap optimizer.wrapped to go on with other arguments."
+        "rewarm() to warm again, or wrap optimizer.wrapped to use other arguments."
     )
 
 

@@ -65,7 +65,7 @@ def test_it_can_be_pickled_and_copied() -> None:
 
 def test_a_mistake_is_told_before_anything_is_built() -> None:
     wrong: Any = Warmed.of
-    with pytest.raises(TypeError, match="epochs is no argument of Warmed"):
+    with pytest.raises(TypeError, match="epochs is not an argument of Warmed"):
         wrong(SGD, epochs=4)
     with pytest.raises(TypeError, match="unexpected keyword argument 'xyz'"):
         wrong(SGD, steps=4, xyz=1)
@@ -73,7 +73,7 @@ def test_a_mistake_is_told_before_anything_is_built() -> None:
         wrong(build([Parameter(torch.zeros(1))]), steps=4)
     assert str(refused.value) == (
         "optimizer must be a class, or a function that returns an optimizer, got an "
-        "object of SGD. Wrap what is built already: Warmed(optimizer, steps=1000)."
+        "object of SGD. Wrap that object by Warmed(optimizer, steps=1000)."
     )
 
 

@@ -351,7 +351,7 @@ def test_a_state_of_another_shape_is_refused_and_nothing_is_loaded() -> None:
         warmed.load_state_dict(saved)
     assert str(refused.value) == (
         "param_groups must hold [2, 2] parameters, as the optimizers do, got [2, 1]. "
-        "Build the optimizers as they were when they were saved."
+        "Build the same optimizers as when they were saved."
     )
     assert lrs(warmed) == [0.25, 0.5]
     assert warmed.factors == [0.25, 0.25]

@@ -25,7 +25,7 @@ def test_the_wrapped_optimizer_stepped_alone_is_told_once() -> None:
     with pytest.warns(UserWarning, match=ALONE) as told:
         bare.step()
     assert str(told[0].message) == (
-        "SGD is stepped by itself, so at its full LR: it only warms up in the step of "
+        "SGD is stepped by itself, at its full LR. It only warms up in the step of "
         "the Warmed around it. Step that one, or build it with steps=0."
     )
     assert told[0].filename == __file__
@@ -121,7 +121,7 @@ def test_a_wrapper_that_never_stepped_and_a_checkpoint_are_gone_on_from_silently
 def test_the_wrapper_wrapped_again_says_what_to_do_and_that_works() -> None:
     optimizer: Any = Warmed(torch.optim.SGD([Parameter(torch.zeros(1))], 1.0), 10)
     optimizer.step()
-    with pytest.raises(ValueError, match="go on with other arguments"):
+    with pytest.raises(ValueError, match="to use other arguments"):
         optimizer = Warmed(optimizer, steps=10)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -38,7 +38,7 @@ def test_an_argument_of_another_library_is_answered_with_ours(
     (name,) = arguments
     with pytest.raises(TypeError) as refused:
         Warmed(optimizer, **{"steps": 4, **arguments})
-    assert str(refused.value).startswith(f"{name} is no argument of Warmed. ")
+    assert str(refused.value).startswith(f"{name} is not an argument of Warmed. ")
     assert str(refused.value).endswith(answer)
     assert "warmup_updates" not in optimizer.param_groups[0]
 
@@ -150,7 +150,7 @@ def test_a_criterion_must_say_something(said: Any) -> None:
 
         with pytest.raises(TypeError) as refused:
             train()
-        hint = " Does it lack a return?" if said is None else ""
+        hint = " Is a return missing?" if said is None else ""
         assert str(refused.value) == (
             f"criterion silent must return a bool, got {said!r}.{hint}"
         )

@@ -301,7 +301,8 @@ def test_the_table_is_made_from_the_record(record: Path) -> None:
 
 
 def test_the_docs_quote_what_is_in_the_record(record: Path) -> None:
-    text = report.page(record, report.PAGE.read_text())
+    old = report.TABLES_PAGE.read_text()
+    text = report.page(record) + report.tables_page(record, old)
     quoted = set(re.findall(r"\d[\d.e-]* \[[^]]+\]", text))
     known = set()
     for row in read(record)["rows"]:
@@ -316,11 +317,13 @@ def test_the_docs_quote_what_is_in_the_record(record: Path) -> None:
     assert quoted <= known
 
 
-def test_the_page_in_the_docs_is_made_from_the_records_it_names() -> None:
-    text = report.PAGE.read_text()
-    [name] = re.findall(r"\(\.\./benchmarks/results/(.+)\.md\)", text)
+def test_the_pages_in_the_docs_are_made_from_the_record_they_name() -> None:
+    text, more = report.PAGE.read_text(), report.TABLES_PAGE.read_text()
+    name, *others = re.findall(r"\(\.\./benchmarks/results/(.+)\.md\)", text + more)
     path = RESULTS / f"{name}.json"
-    assert text == report.page(path, text)
+    assert others == [name]
+    assert text == report.page(path)
+    assert more == report.tables_page(path, more)
     assert not read(path)["dirty"]
     assert path.with_suffix(".md").read_text() == table(read(path))
     assert "-part" not in path.name
@@ -441,5 +444,5 @@ def test_the_cuda_branch_runs_but_for_cuda_itself(
     assert {"what": "llama-7b-adamw-fused-1"}.items() <= found["skipped"][-1].items()
     assert "needs 107.8 GB, 50.0 GB are free" in found["skipped"][-1]["why"]
     with pytest.raises(ValueError, match=r"benchmarks\.gpu writes the part on CUDA"):
-        report.page(path, report.PAGE.read_text())
+        report.page(path)
     assert "Device time.\n" in report.section("CUDA", found, path.stem)

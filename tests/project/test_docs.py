@@ -50,6 +50,8 @@ def test_doctest_finds_the_examples() -> None:
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted(DOCS.glob("*.md")))]
 WITHOUT_PYTHON = {"changelog", "command-line", "contributing", "design"}
 WITHOUT_PYTHON |= {"mutants", "performance", "study", "study-aligned", "versions"}
+WITHOUT_PYTHON |= {"study-plan", "study-tables", "performance-tables"}
+WITHOUT_PYTHON |= {"adaptive-experiments", "adaptive-tables", "aligned-trials"}
 WITHOUT_PYTHON |= {"what-works"}
 # Their sections do not need each other. Each of a framework shares a worker with the
 # tests of the same one.

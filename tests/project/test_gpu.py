@@ -498,7 +498,7 @@ def test_the_pages_say_what_is_in_the_record(
     )
     sentence = " ".join(report.part_of("README.md", of_gpu).split())
     assert f"{good} of {good + 1} checks went as they should" in sentence
-    performance = report.part_of("docs/performance.md", of_gpu)
+    performance = report.part_of("docs/performance-tables.md", of_gpu)
     assert "gpu-new.json" in performance
     assert "| tiny-adamw-fused-1 |" in performance
     assert "| linear, foreach, float LR | 16 | 0 | 0 |  |" in performance

@@ -31,7 +31,7 @@ DOCS = config.ROOT / "docs"
 STUDIES = config.ROOT / "benchmarks" / "study"
 
 TINY = """
-page = "{page}"
+pages = ["{page}"]
 seeds = [0, 1]
 [[grid]]
 tasks = ["digits MLP"]
@@ -86,7 +86,7 @@ def test_a_study_survives_a_kill_and_renders(tmp_path: Path) -> None:
     assert "--data must be the folder" in errors[0]["error"]
     study = config.read(file)
     pages.write(study, out)
-    text = study.page.read_text()
+    text = study.pages[0].read_text()
     assert "| adaptive 80 % every=2 fast=10 |" not in text  # no plain warmup
     assert "| fixed 10 % | 2 |" in text
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == {
@@ -390,7 +390,7 @@ def test_regret_and_sensitivity_have_known_answers() -> None:
             worse = value if lr == 0.01 or value is None else value + 0.7
             rows.append(row := result(lr, steps, seed, worse))
             plan.append(config.Planned(row))
-    study = config.Config("made up", Path("page.md"), 1.0, plan, {10, 11})
+    study = config.Config("made up", (Path("page.md"),), 1.0, plan, {10, 11})
     low, high = measures.grouped(measures.Results(study, {}, rows))
     assert low.best == high.best == "fixed 10 %"
     # Variances .01 at 6 and .07 at 18 updates; "none" has failed once.
@@ -459,22 +459,29 @@ def test_intervals_are_those_of_student() -> None:
 
 
 @pytest.mark.parametrize("name", ["short", "core"])
-def test_a_page_is_made_from_its_record(name: str) -> None:
+def test_the_pages_are_made_from_their_record(name: str) -> None:
     study = config.read(STUDIES / f"{name}.toml")
-    page = study.page.read_text(encoding="utf-8")
     known = short.TABLES if name == "short" else tables.TABLES
-    assert set(re.findall(r"<!-- table: (\w+) -->", page)) == set(known)
     results = pages.results_of(study, study.results)
-    assert pages.rendered(page, results, None) == page
+    named = []
+    for path in study.pages:
+        page = path.read_text(encoding="utf-8")
+        named += re.findall(r"<!-- table: (\w+) -->", page)
+        assert pages.rendered(page, results, None) == page
+    assert sorted(named) == sorted(known)
+
+
+def study_short() -> config.Config:
+    return config.read(STUDIES / "short.toml")
 
 
 def short_record() -> dict[Cell, dict[str, Any]]:
-    return short.by_cell(read(config.read(STUDIES / "short.toml").results)[1])
+    return short.by_cell(read(study_short().results)[1])
 
 
 def test_the_figures_of_the_text_are_those_of_the_record() -> None:
-    docs = config.ROOT / "docs" / "adaptive.md"
-    text = " ".join(docs.read_text(encoding="utf-8").split())
+    docs = [config.ROOT / "docs" / "adaptive.md", *study_short().pages]
+    text = " ".join(" ".join(page.read_text("utf-8").split()) for page in docs)
     found = short.ladders(short_record())
     groups = [group for levels in found for group in levels]
     ends = [
@@ -492,9 +499,11 @@ def test_the_figures_of_the_text_are_those_of_the_record() -> None:
 
     told, low = verdicts(groups), verdicts([levels[0] for levels in found])
     assert -1 not in told
+    assert f"of the {len(told)} combinations" in text
     assert f"Of the {len(told)} combinations" in text
-    assert f"to be worse in {told.count(1)}," in text
-    assert f"to be worse in {low.count(1)} of {len(low)} combinations" in text
+    assert f"clearly worse in {told.count(1)}." in text
+    assert f"clearly worse in {told.count(1)}, and" in text
+    assert f"clearly worse in {low.count(1)} of {len(low)} combinations" in text
 
     post = [g for *_, g in found if g.task == "char-LM post-LN"]
     fails = [

@@ -207,7 +207,7 @@ def record() -> measures.Results:
                     rule = {"kind": "adaptive", "steps": 300, "criterion": criterion}
                     rows.append(row(rule, seed, 0.3 + noise, lr=lr))
     plan = [config.Planned(each) for each in rows]
-    study = config.Config("aligned", Path("page.md"), 1.0, plan, {10, 11})
+    study = config.Config("aligned", (Path("page.md"),), 1.0, plan, {10, 11})
     return measures.Results(study, {}, rows)
 
 
@@ -241,9 +241,10 @@ def test_the_page_of_the_narrowing_has_its_table(tmp_path: Path) -> None:
     results, out = record(), tmp_path / "out.jsonl"
     lines = [{"machine": {}}, *results.rows]
     out.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    study = results.study._replace(page=tmp_path / "page.md")
+    page = tmp_path / "page.md"
+    study = results.study._replace(pages=(page,))
     pages.write(study, out)
-    assert f"| {aligned_tables.ALIGNED} | 2 | 0 | 0.000 |" in study.page.read_text()
+    assert f"| {aligned_tables.ALIGNED} | 2 | 0 | 0.000 |" in page.read_text()
 
 
 def test_the_page_names_every_table_and_the_figure_is_drawn(tmp_path: Path) -> None:

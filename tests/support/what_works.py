@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.gpu.report import PARTS, part_of
+from benchmarks.markdown_tables import grid
 
 PAGE = "docs/what-works.md"
 
@@ -37,13 +38,13 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
     (SCHEDULERS, "resumed in any order", "groups/test_schedulers", ("test_a_resumed",)),
     (
         SCHEDULERS,
-        "a schedule that starts when the warmup is over",
+        "a schedule that your loop starts when the warmup is over",
         "groups/test_schedulers",
         ("test_a_schedule_that_waits",),
     ),
     (
         SCHEDULERS,
-        "a schedule that waits by itself, per update or per epoch, resumed",
+        "`AfterWarmup`, per update or per epoch, resumed",
         "groups/test_after_warmup",
         ("test_",),
     ),
@@ -61,6 +62,12 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
         ("test_",),
     ),
     (
+        CLOSURES,
+        "Ctrl-C at any line of a step",
+        "step/test_at_any_instant",
+        ("test_an_interrupt",),
+    ),
+    (
         COMPILED,
         "the step, the wrapped step, a training step; recompilations counted",
         "execution/test_compile",
@@ -74,7 +81,7 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
     ),
     (
         CHECKPOINTS,
-        "killed at any update and resumed, bit-equal",
+        "killed at any update and resumed, equal to the bit",
         "groups/test_checkpoints",
         ("test_a_run_killed",),
     ),
@@ -92,7 +99,7 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
     ),
     (
         CHECKPOINTS,
-        "malformed or hostile states refused, nothing changed",
+        "broken or hostile states: refused, and nothing is changed",
         "groups/test_checkpoints",
         ("test_a_broken", "test_a_length_or", "test_whatever"),
     ),
@@ -101,6 +108,12 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
         "hooks once; plain values only; states of older versions",
         "groups/test_checkpoints",
         ("test_each_state", "test_a_file", "test_a_state_that", "test_the_warmup_out"),
+    ),
+    (
+        CHECKPOINTS,
+        "saved in the middle of a step: by a signal, a thread, the optimizer itself",
+        "step/test_at_any_instant",
+        ("test_what", "test_a_distributed"),
     ),
     (
         DISTRIBUTED,
@@ -126,24 +139,6 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
         "project/test_examples",
         ("test_",),
     ),
-    (
-        CHECKPOINTS,
-        "whoever saves in the middle of a step: signals, threads, the optimizer itself",
-        "step/test_at_any_instant",
-        ("test_what", "test_a_distributed"),
-    ),
-    (
-        CLOSURES,
-        "Ctrl-C at any line of a step",
-        "step/test_at_any_instant",
-        ("test_an_interrupt",),
-    ),
-    (
-        ADDED,
-        "groups that are swapped, replaced, popped and added again",
-        "groups/test_swapped_groups",
-        ("test_",),
-    ),
     (FRAMEWORKS, "Lightning and Fabric", "frameworks/test_lightning", ("test_",)),
     (FRAMEWORKS, "accelerate", "frameworks/test_accelerate", ("test_",)),
     (FRAMEWORKS, "transformers.Trainer", "frameworks/test_transformers", ("test_",)),
@@ -158,6 +153,12 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
         FRAMEWORKS,
         "a class that wraps, for ZeRO, an optimizer in backward, pickle",
         "groups/test_factory",
+        ("test_",),
+    ),
+    (
+        ADDED,
+        "groups that are swapped, replaced, popped and added again",
+        "groups/test_swapped_groups",
         ("test_",),
     ),
     (ADDED, "several optimizers in one", "groups/test_joined", ("test_",)),
@@ -182,13 +183,13 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
     ),
     (
         ADAPTIVE,
-        "averages factored, in wrappers or by an override; those that rounding stops",
+        "second moments that are factored, in wrappers, or stopped by rounding",
         "measure/test_find_moment",
         ("test_",),
     ),
     (
         ADAPTIVE,
-        "any verdicts paced as the rule says",
+        "the pace that the rule gives, for any verdicts",
         "adaptive/test_pacing",
         ("test_",),
     ),
@@ -200,7 +201,7 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
     ),
     (
         ADAPTIVE,
-        "resumed at any update to the bit; hostile states refused",
+        "resumed at any update, equal to the bit; hostile states refused",
         "adaptive/test_adaptive_resume",
         ("test_",),
     ),
@@ -231,7 +232,7 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
     ),
     (
         ALIGNED,
-        "numbers that a device tells late",
+        "readings that come late from the device",
         "adaptive/test_aligned_late",
         ("test_",),
     ),
@@ -251,6 +252,16 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
 
 CANNOT: list[tuple[str, str, str]] = [
     (
+        CLOSURES,
+        "Warmed around SAM, driven by first_step and second_step",
+        "step() is never called: wrap SAM's base optimizer",
+    ),
+    (
+        CLOSURES,
+        "an optimizer that writes into a tensor LR in place as it steps",
+        "the write is lost: to see it, every step would wait for the device",
+    ),
+    (
         COMPILED,
         "a float LR, or `momentum_start`, captured while it ramps",
         "a graph repeats the number that it saw: refused, with what to do",
@@ -258,7 +269,7 @@ CANNOT: list[tuple[str, str, str]] = [
     (
         COMPILED,
         "adaptive mode captured in a graph",
-        "it decides on the host: refused, with what to do",
+        "it decides on the CPU: refused, with what to do",
     ),
     (
         COMPILED,
@@ -267,19 +278,9 @@ CANNOT: list[tuple[str, str, str]] = [
     ),
     (COMPILED, "fullgraph=True over a step", "torch's own optimizers break the graph"),
     (
-        CLOSURES,
-        "Warmed around SAM, driven by first_step and second_step",
-        "step() is never called: wrap SAM's base optimizer",
-    ),
-    (
-        CLOSURES,
-        "an optimizer that writes into a tensor LR in place as it steps",
-        "the write is lost: to see it would cost a host sync",
-    ),
-    (
         CHECKPOINTS,
         "a checkpoint file of a bare optimizer through torch.distributed.checkpoint",
-        "torch misses our keys, as it would miss `initial_lr`: pass its "
+        "torch does not find our keys there, nor would it `initial_lr`: pass its "
         "DefaultLoadPlanner(allow_partial_load=True)",
     ),
     (
@@ -293,9 +294,14 @@ CANNOT: list[tuple[str, str, str]] = [
         "torch cannot step in place on a loaded state that requires grad",
     ),
     (
+        CHECKPOINTS,
+        "pickle or deepcopy of the wrapped optimizer itself, in the middle of a step",
+        "pickle calls no hook: use `state_dict()`, or pickle the `Warmed`",
+    ),
+    (
         DISTRIBUTED,
         "Warmed inside ZeRO, where a rank has only frozen parameters of a group",
-        "that rank cannot know that others train it: wrap ZeRO from outside",
+        "that rank cannot know that others train it: wrap ZeRO itself",
     ),
     (
         DISTRIBUTED,
@@ -335,7 +341,8 @@ CANNOT: list[tuple[str, str, str]] = [
     (
         ADAPTIVE,
         "shards that are plain tensors (FSDP1, ZeRO) without `process_group=`",
-        "they look whole, so ranks decide apart: pass it; its window is not saved",
+        "each looks like a whole tensor, so ranks would differ: pass it; the window "
+        "is then not saved",
     ),
     (
         ADAPTIVE,
@@ -346,12 +353,7 @@ CANNOT: list[tuple[str, str, str]] = [
     (
         ADAPTIVE,
         "settled in bfloat16 with beta2 = 0.999",
-        "rounding stops the second moment before that: not counted, and warned of",
-    ),
-    (
-        CHECKPOINTS,
-        "pickle or deepcopy of the wrapped optimizer itself, in the middle of a step",
-        "pickle asks no hook: use `state_dict()`, or pickle the `Warmed`",
+        "rounding stops the second moment before that: not counted, with a warning",
     ),
     (
         ALIGNED,
@@ -389,21 +391,48 @@ def per_section(numbers: list[int]) -> dict[str, int]:
     return totals
 
 
+HEAD = """\
+# What works, and what cannot
+
+**Question.** Does warmopt work with what you use?
+
+**Answer.** It was tested with the learning rate schedulers, `torch.compile`,
+checkpoints, sharding and frameworks below: the real ones, on a CPU. For CUDA graphs
+there is only a stand-in there; [On a GPU](#on-a-gpu) says what was tried on one. What
+cannot work is listed too, with the reason and with what to do instead.
+
+How many cases were tested in each area, in the run that wrote this page:
+"""
+
+TESTED = """\
+## What was tested
+
+What the cases show, and in which tests.
+"""
+
+CANNOT_HEAD = """\
+## What cannot work
+
+*Refused* means that you get an error which says what to do.
+"""
+
+
 def page(numbers: list[int]) -> str:
-    lines = [
-        "# What works, and what cannot",
-        "",
-        "Every line is shown by tests with the real thing; the numbers are of the run "
-        "that wrote this page (`tests/support/what_works.py` says which tests).",
-        "",
-        "| | what | cases | tests |",
-        "|---|---|---:|---|",
+    """Returns the whole page."""
+    areas = [[name, str(n)] for name, n in per_section(numbers).items()]
+    works = [
+        f"| {section} | {what} | {number} | `{file}` |"
+        for (section, what, file, _), number in zip(WORKS, numbers, strict=True)
     ]
-    for (section, what, file, _), number in zip(WORKS, numbers, strict=True):
-        lines.append(f"| {section} | {what} | {number} | `{file}` |")
     name, _ = PARTS[PAGE]
-    part = f"<!-- {name} -->\n{part_of(PAGE)}<!-- end -->"
-    lines += ["", "## On a GPU", "", *part.splitlines()]
-    lines += ["", "## What cannot work", "", "| | what | why |", "|---|---|---|"]
-    lines += [f"| {section} | {what} | {why} |" for section, what, why in CANNOT]
-    return "\n".join([*lines, ""])
+    parts = [
+        HEAD,
+        grid(["area", "cases"], areas),
+        CANNOT_HEAD,
+        grid(["", "what", "why"], map(list, CANNOT)),
+        "## On a GPU\n",
+        f"<!-- {name} -->\n{part_of(PAGE)}<!-- end -->\n",
+        TESTED,
+        "\n".join(["| | what | cases | tests |", "|---|---|---:|---|", *works, ""]),
+    ]
+    return "\n".join(parts)

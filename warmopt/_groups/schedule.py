@@ -84,9 +84,8 @@ class Schedule:
         """Raises a TypeError that begins with `name` if the ramp's start has no use."""
         if not self.pace.has_start:
             raise TypeError(
-                f"{name} must be left out with mode={self.mode!r}, which begins at a "
-                f"start of its own, got {value!r}. Use "
-                f"mode={type(self.pace).__name__}(start=...)."
+                f"{name} must be left out with mode={self.mode!r}, which has its own "
+                f"start, got {value!r}. Use mode={type(self.pace).__name__}(start=...)."
             )
 
     def _checked_length(self, steps: float | None) -> int | None:
@@ -101,7 +100,7 @@ class Schedule:
         if steps is not None:
             raise TypeError(
                 f"steps must be left out with mode={self.mode!r}, which takes the "
-                f"length from beta2, got {steps!r}. For a length of your own use "
+                f"length from beta2, got {steps!r}. To set the length, use "
                 "mode='linear' or mode='saturating'."
             )
         return None

@@ -159,7 +159,7 @@ class Watcher:
     def due_in(self) -> int:
         """Steps until `before_update` or `after_update` has something to do.
 
-        Between readings they have not, unless the pace must be told of each update.
+        Between readings they have not, unless the pace must hear of each update.
         """
         first = self.groups[0]
         done, dues = int(first[UPDATES]), []

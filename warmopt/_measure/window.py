@@ -245,8 +245,8 @@ class Window:
             if not is_full:
                 # Sorts the samples, oldest first, and leaves out the free places.
                 ring, newest = ring.roll(-1 - newest, 0)[-self._taken :], -1
-            told = statistics(ring, *samples[1:], window=window, newest=newest)
-            self.latest.copy_(told)
+            found = statistics(ring, *samples[1:], window=window, newest=newest)
+            self.latest.copy_(found)
         elif is_full:
             self.latest[0].copy_(median_variance(ring))
         self._share()
