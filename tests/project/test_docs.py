@@ -50,7 +50,7 @@ def test_doctest_finds_the_examples() -> None:
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted(DOCS.glob("*.md")))]
 WITHOUT_PYTHON = {"changelog", "command-line", "contributing", "design"}
 WITHOUT_PYTHON |= {"mutants", "performance", "study", "study-aligned", "versions"}
-WITHOUT_PYTHON |= {"what-works"}
+WITHOUT_PYTHON |= {"gallery", "what-works"}
 # Its sections do not need each other. Each shares a worker with the tests of the same
 # framework.
 BY_SECTION = "docs/frameworks.md"

@@ -124,7 +124,7 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
         DISTRIBUTED,
         "examples/fsdp2.py under torchrun, resumed on more processes",
         "project/test_examples",
-        ("test_",),
+        ("test_fsdp2",),
     ),
     (
         CHECKPOINTS,
