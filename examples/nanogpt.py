@@ -4,7 +4,8 @@
 A small GPT learns the characters of Python's help topics. It has weight decay for the
 matrices only, bf16 autocast, gradient accumulation, clipping, a cosine schedule and a
 checkpoint that is saved in the middle of the warmup. A run that is resumed from it ends
-with the same weights, to the bit.
+with the same weights, to the bit on a CPU. (On a GPU this was not tried: some kernels
+there do not repeat themselves to the bit.)
 
 To install: `pip install .` in a clone of warmopt.
 """
