@@ -137,7 +137,7 @@ WORKS: list[tuple[str, str, str, tuple[str, ...]]] = [
         DISTRIBUTED,
         "examples/fsdp2.py under torchrun, resumed on more processes",
         "project/test_examples",
-        ("test_",),
+        ("test_fsdp2",),
     ),
     (FRAMEWORKS, "Lightning and Fabric", "frameworks/test_lightning", ("test_",)),
     (FRAMEWORKS, "accelerate", "frameworks/test_accelerate", ("test_",)),
