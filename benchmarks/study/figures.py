@@ -32,12 +32,13 @@ def draw_ladders(
     """
     if not every:
         return
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, StrMethodFormatter
 
     from docs.scripts import themed
 
     parts = [shown[i : i + EVERY] for i in range(0, len(shown), EVERY)]
     colours = {name: f"C{i}" for i, name in enumerate(shown)}
+    grey = themed.COLOURS["muted"][0]
     titles = []
     for cell in (ladder[0].cell for ladder in every):
         titles += [f"{cell.task}, β₂ {cell.beta2}", *[""] * (len(parts) - 1)]
@@ -54,23 +55,30 @@ def draw_ladders(
             lrs, own = [lr for lr, _ in found], [losses for _, losses in found]
             means = [fmean(losses) for losses in own]
             if name not in coloured:
-                axis.plot(lrs, means, color=themed.COLOURS["faint"][0], linewidth=1)
+                axis.plot(lrs, means, color=grey, alpha=0.45, linewidth=1)
                 continue
             axis.plot(lrs, means, label=name, color=colours[name], linewidth=1.8)
             low, high = ([f(losses) for losses in own] for f in (min, max))
             axis.fill_between(lrs, low, high, color=colours[name], alpha=0.15, lw=0)
         ends = [ladder[0].cell.lr, ladder[-1].cell.lr]
+        axis.minorticks_off()
         axis.set_xticks(ends, [f"{lr:g}" for lr in ends], fontsize="small")
-        axis.tick_params("y", labelsize="small", which="both")
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=4))
-        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.yaxis.set_minor_formatter(NullFormatter())
-        own = [
-            loss for group in ladder for name in shown for loss in group.losses(name).values()
+        for tick, side in zip(axis.get_xticklabels(), ("left", "right"), strict=True):
+            tick.set_horizontalalignment(side)
+        every_loss = [
+            loss
+            for group in ladder
+            for name in shown
+            for loss in group.losses(name).values()
         ]
-        axis.set_ylim(0.95 * min(own), 1.05 * max(own))
-        axis.tick_params("y", labelleft=i % len(parts) == 0)
+        low, high = 0.95 * min(every_loss), 1.05 * max(every_loss)
+        steep = high > 3 * low
+        axis.set_ylim(low, high)
+        axis.yaxis.set_major_locator(
+            LogLocator(subs=(1, 2, 5), numticks=4) if steep else MaxNLocator(4)
+        )
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.tick_params("y", labelsize="small", labelleft=i % len(parts) == 0)
     themed.legend(figure, axes[: len(parts)], columns=len(parts))
     themed.save(figure, path)
 
