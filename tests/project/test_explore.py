@@ -101,13 +101,27 @@ def test_the_page_has_every_mode_and_every_schedule(page: Any) -> None:
 
 def move(page: Any, controls: dict[str, Any]) -> None:
     """Sets controls one after the other, as a user does."""
-    for name, value in controls.items():
-        what = "checked" if isinstance(value, bool) else "value"
-        page.run(
-            f"(() => {{ const each = document.getElementById('explore-{name}');"
-            f"each.{what} = {json.dumps(value)};"
-            "each.dispatchEvent(new Event('input', {bubbles: true})); })()"
-        )
+    page.run(
+        f"""Object.entries({json.dumps(controls)}).forEach(([name, value]) => {{
+            const each = document.getElementById(`explore-${{name}}`);
+            each[value === true || value === false ? "checked" : "value"] = value;
+            each.dispatchEvent(new Event("input", {{bubbles: true}}));
+        }})"""
+    )
+
+
+def readings(page: Any, updates: tuple[int, ...]) -> list[dict[str, float]]:
+    """The numbers that the page shows as the slider is moved to these updates."""
+    found = page.run(
+        f"""{json.dumps(updates)}.map((t) => {{
+            const at = (name) => document.getElementById(`explore-${{name}}`);
+            at("update").value = t;
+            at("update").dispatchEvent(new Event("input", {{bubbles: true}}));
+            const names = ["chosen", "base", "factor", "effective"];
+            return Object.fromEntries(names.map((name) => [name, at(name).textContent]));
+        }})"""
+    )
+    return [{name: float(shown) for name, shown in row.items()} for row in found]
 
 
 def text(page: Any, name: str) -> str:
@@ -165,14 +179,12 @@ def test_the_numbers_and_curves_are_those_of_the_code_shown(
     move(page, START | run)
     total = START["total"]
     base, effective = trained(text(page, "code"), total)
-    for update in (1, 2, 24, 25, 26, 60, total - 1, total):
-        move(page, {"update": update})
-        assert text(page, "chosen") == str(update)
-        for name, values in (("base", base), ("effective", effective)):
-            shown = float(text(page, name))
-            assert shown == pytest.approx(values[update - 1], rel=1e-5), (name, update)
-        product = float(text(page, "base")) * float(text(page, "factor"))
-        assert product == pytest.approx(float(text(page, "effective")), rel=2e-5)
+    updates = (1, 2, 24, 25, 26, 60, total - 1, total)
+    for update, row in zip(updates, readings(page, updates), strict=True):
+        assert row["chosen"] == update
+        assert row["base"] == pytest.approx(base[update - 1], rel=1e-5)
+        assert row["effective"] == pytest.approx(effective[update - 1], rel=1e-5)
+        assert row["base"] * row["factor"] == pytest.approx(row["effective"], rel=2e-5)
     peak = max(1.0, run.get("start", 0.0)) * run.get("lr", START["lr"])
     for name, values in (("base", base), ("effective", effective)):
         assert drawn(page, name) == pytest.approx([v / peak for v in values], abs=1e-3)
@@ -187,6 +199,15 @@ def test_a_control_changes_the_curve_the_numbers_and_the_code(page: Any) -> None
         curve = drawn(page, "effective")
         seen.append((tuple(curve), text(page, "effective"), text(page, "code")))
     assert all(len({*each}) == len(seen) for each in zip(*seen, strict=True))
+
+
+def test_the_button_copies_the_code_that_is_shown(page: Any) -> None:
+    move(page, START | {"mode": "sqrt"})
+    button = "document.getElementById('explore-code').closest('.highlight')"
+    target = f"{button}.querySelector('.copybtn').dataset.clipboardTarget"
+    copied = page.run(f"document.querySelector({target}).innerText")
+    assert copied.strip() == text(page, "code")
+    assert 'mode="sqrt"' in copied
 
 
 def test_a_mode_brings_its_own_start(page: Any) -> None:
