@@ -118,7 +118,8 @@ def readings(page: Any, updates: tuple[int, ...]) -> list[dict[str, float]]:
             at("update").value = t;
             at("update").dispatchEvent(new Event("input", {{bubbles: true}}));
             const names = ["chosen", "base", "factor", "effective"];
-            return Object.fromEntries(names.map((name) => [name, at(name).textContent]));
+            const pairs = names.map((name) => [name, at(name).textContent]);
+            return Object.fromEntries(pairs);
         }})"""
     )
     return [{name: float(shown) for name, shown in row.items()} for row in found]
@@ -195,7 +196,7 @@ def test_a_control_changes_the_curve_the_numbers_and_the_code(page: Any) -> None
     seen = []
     for controls in (START, {"mode": "log"}, {"steps": 60}, {"start": 0.5}):
         move(page, controls)
-        move(page, {"update": 30})
+        move(page, {"update": 20})
         curve = drawn(page, "effective")
         seen.append((tuple(curve), text(page, "effective"), text(page, "code")))
     assert all(len({*each}) == len(seen) for each in zip(*seen, strict=True))
@@ -229,7 +230,7 @@ def test_a_number_that_makes_no_sense_is_limited(page: Any, wrong: str) -> None:
     for name in ("steps", "total", "lr", "start"):
         move(page, {**START, "mode": "cosine", "schedule": "LinearLR", name: wrong})
         code = text(page, "code")
-        assert not re.search("NaN|Infinity|undefined|null|-", code.partition("opt")[2])
+        assert not re.search("NaN|Infinity|undefined|null|=-", code)
         trained(code, 3)
         move(page, {"update": 2})
         assert float(text(page, "effective")) > 0
