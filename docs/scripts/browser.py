@@ -72,13 +72,32 @@ class Browser:
         self._page.complaints = self.complaints
         self._view = QWebEngineView()
         self._view.setPage(self._page)
+        self._view.resize(width, height)
         self._view.show()
-        self.resize(width, height)
 
     def resize(self, width: int, height: int = 900) -> None:
         """Makes the window wider, narrower, higher or lower."""
         self._view.resize(width, height)
-        self.wait(0.2)
+        if self._page.url().isLocalFile():
+            self._settle()
+
+    def _settle(self) -> None:
+        """Waits until the page is as large as the window, and painted."""
+        self.run(
+            "(() => { window.settled = false; requestAnimationFrame(() =>"
+            "requestAnimationFrame(() => { window.settled = true; })); })()"
+        )
+        size = f"innerWidth === {self._view.width()} && "
+        size += f"innerHeight === {self._view.height()}"
+        self._until(f"{size} && window.settled")
+
+    def _until(self, condition: str) -> None:
+        """Waits until something is true of the page, a minute at most."""
+        for _ in range(1200):
+            if self.run(condition):
+                return
+            self.wait(0.05)
+        raise RuntimeError(f"This did not become true: {condition}")
 
     def wait(self, seconds: float) -> None:
         """Lets the page go on."""
@@ -104,8 +123,8 @@ class Browser:
             raise RuntimeError(f"{page} does not load.")
         self.run(f"document.body.dataset.theme = {'dark' if dark else 'light'!r}")
         self.run("[...document.images].forEach(each => each.loading = 'eager')")
-        while not self.run("[...document.images].every(each => each.complete)"):
-            self.wait(0.05)
+        self._until("[...document.images].every((each) => each.complete)")
+        self._settle()
 
     def run(self, script: str) -> Any:
         """The value of an expression in JavaScript, as far as JSON can say it.
@@ -132,8 +151,12 @@ class Browser:
         width, height = self._view.width(), self._view.height()
         whole = self.run("document.documentElement.scrollHeight")
         self.resize(width, min(whole, most))
-        self.wait(0.8)
-        self._view.grab().save(str(path))
+        self.wait(0.5)
+        image = None
+        while image != (now := self._view.grab().toImage()):  # until it stays the same
+            image = now
+            self.wait(0.3)
+        image.save(str(path))
         self.resize(width, height)
 
     def close(self) -> None:

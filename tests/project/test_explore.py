@@ -225,7 +225,7 @@ def test_a_mode_brings_its_own_start(page: Any) -> None:
         assert shown == pytest.approx(start, abs=1e-4)
 
 
-@pytest.mark.parametrize("wrong", ["", "-5", "0", "1e9", "abc"])
+@pytest.mark.parametrize("wrong", ["", "-5", "0", "1e9"])
 def test_a_number_that_makes_no_sense_is_limited(page: Any, wrong: str) -> None:
     for name in ("steps", "total", "lr", "start"):
         move(page, {**START, "mode": "cosine", "schedule": "LinearLR", name: wrong})
