@@ -1,60 +1,98 @@
 """The figures of docs/study.md and docs/study-tables.md.
 
-The docstring of a figure is also its description on the page.
+The docstring of a figure is also its description on the page. All are drawn and saved
+in the style of `docs.scripts.themed`, see `pages`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.study.measures import Results, grouped, margin
+from benchmarks.study.measures import Group, Results, grouped, margin
 from benchmarks.study.tables import RIGHT, WRONG, by_task, ladders, lost
-from warmopt._tools.plots import panels
 
 SHOWN = ("none", "fixed 10 %", "adaptive 10 %", "adaptive 30 %", "radam", "gi")
+EVERY = 2  # warmups in colour in each panel
 
 
 def by_lr(results: Results, path: Path) -> None:
     """Final loss over the ladder of learning rates, by task."""
-    every = [ladder for ladder in ladders(grouped(results)) if ladder[1:]]
+    draw_ladders([each for each in ladders(grouped(results)) if each[1:]], SHOWN, path)
+
+
+def draw_ladders(
+    every: Sequence[Sequence[Group]], shown: Sequence[str], path: Path
+) -> None:
+    """Draws a row of panels for each ladder of learning rates.
+
+    Each panel has two of the warmups in colour, with the range over seeds; the others
+    are the grey lines behind them.
+    """
     if not every:
         return
-    from matplotlib.ticker import LogFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, StrMethodFormatter
 
-    cells = [ladder[0].cell for ladder in every]
-    titles = [f"{cell.task}, β₂ {cell.beta2}" for cell in cells]
-    figure, axes = panels(titles, "Final loss, in nats", "learning rate", columns=4)
-    for axis, ladder in zip(axes, every, strict=True):
-        axis.set_xscale("log")
-        axis.set_yscale("log")
-        for told in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
-            told(LogFormatter(minor_thresholds=(1, 0.4)))  # 0.1, not 10^-1
-        for name in SHOWN:
+    from docs.scripts import themed
+
+    parts = [shown[i : i + EVERY] for i in range(0, len(shown), EVERY)]
+    colours = {name: f"C{i}" for i, name in enumerate(shown)}
+    grey = themed.COLOURS["muted"][0]
+    titles = []
+    for cell in (ladder[0].cell for ladder in every):
+        titles += [f"{cell.task}, β₂ {cell.beta2}", *[""] * (len(parts) - 1)]
+    figure, axes = themed.panels(titles, columns=len(parts), height=1.3)
+    for i, axis in enumerate(axes):
+        ladder, coloured = every[i // len(parts)], parts[i % len(parts)]
+        axis.set(xscale="log", yscale="log")
+        for name in sorted(shown, key=lambda name: name in coloured):
             found = [
                 (group.cell.lr, list(losses.values()))
                 for group in ladder
                 if (losses := group.losses(name))
             ]
-            lrs = [lr for lr, _ in found]
-            axis.plot(lrs, [fmean(own) for _, own in found], label=name, marker=".")
-            low, high = ([f(own) for _, own in found] for f in (min, max))
-            axis.fill_between(lrs, low, high, alpha=0.12)
-    axes[0].legend(frameon=False)
-    figure.savefig(path, dpi=100)
+            lrs, own = [lr for lr, _ in found], [losses for _, losses in found]
+            means = [fmean(losses) for losses in own]
+            if name not in coloured:
+                axis.plot(lrs, means, color=grey, alpha=0.45, linewidth=1)
+                continue
+            axis.plot(lrs, means, label=name, color=colours[name], linewidth=1.8)
+            low, high = ([f(losses) for losses in own] for f in (min, max))
+            axis.fill_between(lrs, low, high, color=colours[name], alpha=0.15, lw=0)
+        ends = [ladder[0].cell.lr, ladder[-1].cell.lr]
+        axis.minorticks_off()
+        axis.set_xticks(ends, [f"{lr:g}" for lr in ends], fontsize="small")
+        for tick, side in zip(axis.get_xticklabels(), ("left", "right"), strict=True):
+            tick.set_horizontalalignment(side)
+        every_loss = [
+            loss
+            for group in ladder
+            for name in shown
+            for loss in group.losses(name).values()
+        ]
+        low, high = 0.95 * min(every_loss), 1.05 * max(every_loss)
+        steep = high > 3 * low
+        axis.set_ylim(low, high)
+        axis.yaxis.set_major_locator(
+            LogLocator(subs=(1, 2, 5), numticks=4) if steep else MaxNLocator(4)
+        )
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.tick_params("y", labelsize="small", labelleft=i % len(parts) == 0)
+    themed.legend(figure, axes[: len(parts)], columns=len(parts))
+    themed.save(figure, path)
 
 
 def misset(results: Results, path: Path) -> None:
     """Loss less that at the right length, in seed standard deviations."""
+    from docs.scripts import themed
+
     groups = grouped(results)
     own = {"all tasks": groups, **by_task(groups)}
-    figure, axes = panels(
-        list(own), "A length set wrong", "length, % of the run", columns=3
-    )
+    figure, axes = themed.panels(list(own), columns=3, height=1.6)
     for axis, each in zip(axes, own.values(), strict=True):
-        axis.set_xscale("log")
-        axis.axhline(0, color="grey", linewidth=0.8)
-        for kind in ("fixed", "adaptive"):
+        axis.axhline(0, color=themed.COLOURS["muted"][0], linewidth=0.8)
+        for kind, beside in (("fixed", 0.93), ("adaptive", 1.07)):
             found = {
                 wrong: [0.0, 0.0] if wrong == RIGHT else lost(each, kind, wrong)
                 for wrong in WRONG
@@ -62,9 +100,14 @@ def misset(results: Results, path: Path) -> None:
             found = {wrong: values for wrong, values in found.items() if values}
             means = [fmean(values) for values in found.values()]
             bars = [margin(values) for values in found.values()]
-            axis.errorbar(list(found), means, bars, label=kind, marker=".", capsize=3)
-    axes[0].legend(frameon=False)
-    figure.savefig(path, dpi=100)
+            lengths = [wrong * beside for wrong in found]
+            axis.errorbar(lengths, means, bars, label=kind, marker="o", markersize=4)
+        axis.set_xscale("log")
+        axis.set_xticks([1, 10, 100], ["1", "10", "100"])
+    for axis in axes[-3:]:
+        axis.set_xlabel("length, %")
+    themed.legend(figure, axes[:1], columns=2)
+    themed.save(figure, path)
 
 
 FIGURES = {"by_lr": by_lr, "misset": misset}

@@ -42,10 +42,13 @@ def rendered(text: str, results: Results, folder: Path | None) -> str:
             return f"{head}\n{every[kind][name](results)}\n{end}"
         if not results.rows:
             return head + end
-        file, draw = f"study-{results.study.name}-{name}.png", every[kind][name]
+        file, draw = f"study-{results.study.name}-{name}.svg", every[kind][name]
         if folder is not None:
+            from docs.scripts import themed
+
             (folder / PICTURES).mkdir(exist_ok=True)
-            draw(results, folder / PICTURES / file)
+            with themed.style():
+                draw(results, folder / PICTURES / file)
         return f"{head}\n![{draw.__doc__}]({PICTURES}/{file})\n\n{end}"
 
     return MARKED.sub(made, text)

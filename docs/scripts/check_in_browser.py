@@ -1,107 +1,73 @@
 """Opens every page of the site in Chromium, as wide as a phone, and says what is wrong.
 
-    make docs && python -m docs.scripts.check_in_browser
+    make docs && python -m docs.scripts.check_in_browser [--pictures FOLDER] [PAGE ...]
 
-Run this by hand; it needs `chromium`. It checks that a page does not scroll sideways
-(tables, pictures and formulas in it may), that it loads nothing from other servers, and
-that its formulas and pictures can be seen.
+It needs the extra `browser`. It checks that a page does not scroll sideways (tables,
+pictures and formulas in it may), that it loads nothing from other servers, that its
+formulas and pictures can be seen, and that the console is empty. `--pictures` saves
+what the pages look like: on a desktop and a phone, light and dark.
 """
 
+import argparse
 import json
-import subprocess
 import sys
-import tempfile
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from docs.scripts.browser import DESKTOP, PHONE, Browser
+
 SITE = Path(__file__).parent.parent.parent / "build" / "docs"
-WIDTH = 390
-MAY_SCROLL = "pre, .table-wrapper, .formula, p:has(> img)"
-
-# Each page gets its own frame. A page may look into frames from the same server.
-LOOK = """<script>
-const results = {};
-async function look(page) {
-  const frame = document.createElement("iframe");
-  frame.width = WIDTH; frame.height = 800; frame.src = page;
-  const loaded = new Promise(done => frame.onload = done);
-  document.body.append(frame); await loaded;
-  const seen = frame.contentDocument, main = seen.documentElement;
-  for (const image of seen.images) image.loading = "eager";
-  await Promise.all([...seen.images].map(image => image.decode().catch(() => 0)));
-  const asked = frame.contentWindow.performance.getEntriesByType("resource");
-  results[page] = {
-    scrolls_sideways: main.scrollWidth > WIDTH ? main.scrollWidth : 0,
-    too_wide: [...seen.querySelectorAll("article *")].filter(each =>
-      each.getBoundingClientRect().right > WIDTH && !each.closest(MAY_SCROLL)
-    ).slice(0, 3).map(each => each.outerHTML.slice(0, 80)),
-    from_elsewhere: asked.map(each => each.name).filter(
-      name => !name.startsWith(location.origin)),
-    unseen: [...seen.querySelectorAll("article img, article math")].filter(each =>
-      !each.getBoundingClientRect().height || each.naturalWidth === 0
-    ).map(each => each.outerHTML.slice(0, 80)),
+LOOK = """(() => {
+  const may = "pre, .table-wrapper, .formula, .sd-card, [hidden]", width = innerWidth;
+  const all = [...document.querySelectorAll("article *")];
+  const said = (found) => found.slice(0, 3).map(each => each.outerHTML.slice(0, 80));
+  const box = (each) => each.getBoundingClientRect();
+  const page = document.documentElement.scrollWidth;
+  return {
+    scrolls_sideways: page > width ? page : 0,
+    too_wide: said(all.filter(each => box(each).right > width && !each.closest(may))),
+    unseen: said(all.filter(each => each.matches("img, math") &&
+      (!box(each).height || each.naturalWidth === 0))),
   };
-  frame.remove();
-}
-window.onload = async () => {
-  for (const page of PAGES) await look(page);
-  await fetch("/results", {method: "POST", body: JSON.stringify(results)});
-};
-</script><body></body>"""
+})()"""
 
 
-def look(site: Path) -> dict[str, dict]:
-    """Opens all pages; returns for each page, by name, what was found."""
-    pages = sorted(str(path.relative_to(site)) for path in site.rglob("*.html"))
-    script = LOOK.replace("PAGES", json.dumps(pages)).replace("WIDTH", str(WIDTH))
-    script = script.replace("MAY_SCROLL", json.dumps(MAY_SCROLL))
+def look(browser: Browser, page: Path) -> dict:
+    """What is wrong with a page: empty if it is well."""
+    browser.refused.clear()
+    browser.open(page)
+    found = browser.run(LOOK)
+    found["from_elsewhere"] = [*browser.refused]
+    found["console"] = [*browser.complaints]
+    return {what: which for what, which in found.items() if which}
 
-    results: dict[str, dict] = {}
-    seen = threading.Event()
 
-    class Handler(SimpleHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if self.path != "/look":
-                return super().do_GET()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.end_headers()
-            self.wfile.write(script.encode())
-            return None
+def save_pictures(browser: Browser, page: Path, folder: Path) -> None:
+    """Saves what a page looks like, at two widths and in two themes."""
+    for width in (DESKTOP, PHONE):
+        browser.resize(width)
+        for dark in (False, True):
+            browser.open(page, dark)
+            theme = "dark" if dark else "light"
+            browser.picture(folder / f"{page.stem}-{width}-{theme}.png")
 
-        def do_POST(self) -> None:
-            length = int(self.headers["Content-Length"])
-            results.update(json.loads(self.rfile.read(length)))
-            seen.set()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=site))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    options += "--disable-background-networking --disable-component-update "
-    options += "--disable-sync"
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        address = f"http://127.0.0.1:{server.server_port}/look"
-        browser = subprocess.Popen(
-            ["chromium", *options.split(), f"--user-data-dir={profile}", address],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        answered = seen.wait(timeout=120)
-        browser.terminate()
-        browser.wait()
-    assert answered, "Chromium has not answered."
-    assert sorted(results) == pages
-    return results
+def main() -> int:
+    """The command; returns 1 if something is wrong."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("pages", nargs="*", help="such as study.html; all if left out")
+    given = parser.parse_args()
+    browser = Browser(PHONE)
+    pages = [SITE / name for name in given.pages] or sorted(SITE.rglob("*.html"))
+    found = {str(page.relative_to(SITE)): look(browser, page) for page in pages}
+    if given.pictures:
+        for page in pages:
+            save_pictures(browser, page, given.pictures)
+    browser.close()
+    wrong = {page: each for page, each in found.items() if each}
+    print(json.dumps(wrong, indent=2) if wrong else f"{len(pages)} pages, all is well.")
+    return bool(wrong)
 
 
 if __name__ == "__main__":
-    seen = look(Path(sys.argv[1]) if sys.argv[1:] else SITE)
-    wrong = {page: {k: v for k, v in each.items() if v} for page, each in seen.items()}
-    wrong = {page: each for page, each in wrong.items() if each}
-    print(json.dumps(wrong, indent=2) if wrong else f"{len(seen)} pages, all is well.")
-    sys.exit(bool(wrong))
+    sys.exit(main())

@@ -1,20 +1,22 @@
 """Draws the pictures of the README and of the site.
 
-Run it from the root of the repository: python -m docs.scripts.draw_pictures.
+Run it from the root of the repository: python -m docs.scripts.draw_pictures. It takes
+names of pictures; `demo` trains for some minutes, and is drawn only if it is named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch.nn import Parameter
 from torch.optim import SGD, AdamW, lr_scheduler
 
+from docs.scripts import themed
 from warmopt import Adaptive, Trace, Warmed
 from warmopt._groups.schedule import Schedule
-from warmopt._tools.plots import save_curves
 from warmopt.criteria import Drift, UpdateRMS
 from warmopt.shapes import MODES
 
@@ -33,18 +35,30 @@ def sgd(*groups: dict) -> SGD:
     return SGD([{"params": [Parameter(torch.zeros(1))], **g} for g in groups], lr=1.0)
 
 
+def curves(
+    path: Path, named: Sequence[tuple[str, Sequence[float]]], label: str, title: str
+) -> None:
+    """Draws named curves into one panel. The x axis is the update, from 1."""
+    figure, [axis] = themed.panels([title], columns=1, height=3.0)
+    for name, values in named:
+        axis.plot(range(1, len(values) + 1), values, label=name, linewidth=2)
+    axis.set_xlabel("update")
+    axis.set_ylabel(label)
+    themed.legend(figure, [axis], columns=min(len(named), 2))
+    themed.save(figure, path)
+
+
 def modes(path: Path) -> None:
     """Draws every mode over a hundred updates, the untuned ones for beta2 = 0.98."""
-    curves: dict[bool, list] = {False: [], True: []}
-    for name, mode in MODES.items():
+    figure, axes = themed.panels(list(MODES), columns=3, height=1.15)
+    for axis, (name, mode) in zip(axes, MODES.items(), strict=True):
         rule = mode.steps_from_beta2
         schedule = Schedule(name, None if rule else 25 if name == "saturating" else 100)
         steps = rule(0.98) if rule else schedule.steps
         values = [schedule.factor(t, steps, schedule.start) for t in range(1, 121)]
-        curves[name in ("saturating", "log") or rule is not None].append((name, values))
-    panels = [("factor", curves[False]), ("factor", curves[True])]
-    title = "n = 100 updates, saturating n = 25, the untuned modes for beta2 = 0.98"
-    save_curves(path, panels, title)
+        axis.plot(range(1, 121), values, linewidth=2)
+        axis.set(xlim=(0, 120), ylim=(-0.05, 1.08), xticks=(0, 50, 100), yticks=(0, 1))
+    themed.save(figure, path)
 
 
 def seen(scheduler: Callable) -> Iterator[tuple[float, float, float]]:
@@ -62,19 +76,18 @@ def composing(path: Path) -> None:
     """Draws the LR of the schedule, the factor of the warmup, and their product."""
     labels = "base LR: group['lr']", "factor of the warmup", "effective LR: the product"
     columns = zip(*seen(SCHEDULERS["CosineAnnealingLR"]), strict=True)
-    curves = list(zip(labels, columns, strict=True))
     title = f"a cosine schedule from LR 1, a warmup of {WARMUP} updates"
-    save_curves(path, [("", curves)], title)
+    curves(path, list(zip(labels, columns, strict=True)), "", title)
 
 
 def schedules(path: Path) -> None:
     """Draws this product for several schedulers of torch."""
-    curves = [
+    drawn = [
         (name, [effective for *_, effective in seen(make)])
         for name, make in SCHEDULERS.items()
     ]
     title = f"schedules from LR 1, a warmup of {WARMUP} updates"
-    save_curves(path, [("effective LR", curves)], title)
+    curves(path, drawn, "effective LR", title)
 
 
 def groups(path: Path) -> None:
@@ -92,13 +105,13 @@ def groups(path: Path) -> None:
         lrs = [*optimizer.get_last_lr(), *[float("nan")] * 4]
         for name, lr in zip(names, lrs, strict=False):
             used[name].append(lr)
-    title = "steps=50; at update 150 the body is warmed again, over 20 updates"
-    save_curves(path, [("effective LR", list(used.items()))], title)
+    title = "steps=50; at update 150 the body is warmed again"
+    curves(path, list(used.items()), "effective LR", title)
 
 
 def waiting(path: Path) -> None:
     """Draws a schedule that begins with the warmup, and one that waits for its end."""
-    curves = []
+    drawn = []
     for name, waits in (("begins with the warmup", False), ("waits for its end", True)):
         optimizer = Warmed(sgd({}), steps=WARMUP)
         schedule = lr_scheduler.ExponentialLR(optimizer, 0.98)
@@ -109,32 +122,32 @@ def waiting(path: Path) -> None:
             used += optimizer.get_last_lr()
             if is_over or not waits:
                 schedule.step()
-        curves.append((name, used))
-    save_curves(path, [("effective LR", curves)], "an ExponentialLR, and a warmup")
+        drawn.append((name, used))
+    curves(path, drawn, "effective LR", "an ExponentialLR, and a warmup")
 
 
 def settled(path: Path) -> None:
     """Draws what each `on_settled` does, if the second moment settles at update 50."""
-    curves = []
+    drawn = []
     for way in ("accelerate", "ramp", "end"):
         adaptive, fast, factors = Adaptive(on_settled=way, fast=100), 0, []
         for update in range(1, 301):
             fast = adaptive.next_fast(fast, settled=update > 50)
             factors.append(min(adaptive.position(update, fast, 300, 300) / 300, 1.0))
-        curves.append((f'on_settled="{way}"', factors))
-    curves.append(("never settled", [update / 300 for update in range(1, 301)]))
+        drawn.append((f'on_settled="{way}"', factors))
+    drawn.append(("never settled", [update / 300 for update in range(1, 301)]))
     title = "cap 300, fast=100, settled from update 50 on"
-    save_curves(path, [("factor", curves)], title)
+    curves(path, drawn, "factor", title)
 
 
 def lengths(path: Path) -> None:
     """Draws `untuned_linear`, whose length depends on beta2."""
-    curves = []
+    drawn = []
     for beta2 in (0.95, 0.98, 0.99, 0.995):
         steps = 2 / (1 - beta2)
         factors = [min(t / steps, 1.0) for t in range(1, 401)]
-        curves.append((f"beta2 = {beta2}: {steps:.0f} updates", factors))
-    save_curves(path, [("factor", curves)], 'mode="untuned_linear": 2 / (1 - beta2)')
+        drawn.append((f"beta2 = {beta2}: {steps:.0f} updates", factors))
+    curves(path, drawn, "factor", 'mode="untuned_linear": 2 / (1 - beta2)')
 
 
 def trace(path: Path) -> None:
@@ -156,17 +169,37 @@ def trace(path: Path) -> None:
         optimizer.zero_grad()
         (model(x) - x.sin().sum(1, keepdim=True)).square().mean().backward()
         optimizer.step()
-    record.plot(path)
+    with themed.style(size=15):  # this picture is wider than the others
+        record.plot(path)
+    themed.rewrite(path)
+
+
+def demo(path: Path) -> None:
+    """Draws the runs of `make demo`: the loss, and the learning rate that was used."""
+    from warmopt._tools.cli import _smoothed
+    from warmopt._tools.demo import WARMUPS, train
+
+    torch.set_num_threads(1)
+    runs = {name: train(warmup, seed=0) for name, warmup in WARMUPS.items()}
+    figure, axes = themed.panels(["loss", "effective LR"], columns=1, height=2.6)
+    for name, run in runs.items():
+        axes[0].plot(_smoothed(run.losses), label=name, linewidth=1.8)
+        axes[1].plot(run.lrs, label=name, linewidth=1.8)
+    axes[1].set_xlabel("update")
+    themed.legend(figure, axes[:1])
+    themed.save(figure, path)
 
 
 PICTURES = (modes, composing, schedules, groups, waiting, settled, lengths, trace)
 
 
-def draw(folder: Path) -> None:
-    """Draws all pictures; a file is named like its function."""
-    for picture in PICTURES:
-        picture(folder / f"{picture.__name__}.png")
+def draw(folder: Path, *pictures: Callable[[Path], None]) -> None:
+    """Draws pictures; a file is named like its function."""
+    with themed.style():
+        for picture in pictures or PICTURES:
+            picture(folder / f"{picture.__name__}.svg")
 
 
 if __name__ == "__main__":
-    draw(PICTURES_FOLDER)
+    known = {picture.__name__: picture for picture in (*PICTURES, demo)}
+    draw(PICTURES_FOLDER, *(known[name] for name in sys.argv[1:]))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
+import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from itertools import filterfalse
 from pathlib import Path
@@ -34,22 +33,6 @@ class Page(HTMLParser):
                 self.ids.add(value)
             elif name in ("href", "src", "srcset", "data", "poster") and value:
                 (self.links if tag == "a" else self.loads).append(value)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built in its own process, like `make docs`; warnings are errors."""
-    out = tmp_path_factory.mktemp("site")
-    options = ["--quiet", "--fail-on-warning", "--doctree-dir", str(out / "doctrees")]
-    done = subprocess.run(
-        [sys.executable, "-m", "sphinx", *options, "docs", str(out / "html")],
-        check=False,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return out / "html"
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +100,77 @@ def test_the_page_of_the_command_line_has_every_option(site: Path) -> None:
         assert option in text
 
 
-def test_the_script_draws_the_pictures_that_there_are(tmp_path: Path) -> None:
-    from docs.scripts.draw_pictures import PICTURES, draw
+PICTURES = ROOT / "docs" / "pictures"
 
-    draw(tmp_path)
+
+def test_the_script_draws_the_pictures_that_there_are(tmp_path: Path) -> None:
+    from docs.scripts import draw_pictures
+
+    draw_pictures.draw(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
-    assert len(names) == len(PICTURES)
-    pictures = {path.name for path in (ROOT / "docs" / "pictures").iterdir()}
+    assert len(names) == len(draw_pictures.PICTURES)
+    pictures = {path.name for path in PICTURES.glob("*.svg")}
     others = {name for name in pictures if name.startswith(("demo", "study-"))}
     assert names | others == pictures
+
+
+def test_every_picture_is_shown_somewhere_and_none_is_missing() -> None:
+    shown = set()
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        shown |= set(re.findall(r"\bpictures/([\w-]+\.\w+)", page.read_text()))
+    assert shown == {path.name for path in PICTURES.iterdir()}
+
+
+@pytest.mark.parametrize("path", PICTURES.glob("*.svg"), ids=lambda path: path.stem)
+def test_a_picture_has_no_colour_that_is_the_same_in_light_and_dark(path: Path) -> None:
+    from docs.scripts.themed import COLOURS
+
+    text = path.read_text()
+    ET.fromstring(text)
+    colours = {*re.findall(r"(?:fill|stroke): ([^;\"}]*)", text)}
+    assert {"var(--ink)", "var(--ground)"} <= colours
+    assert colours <= {"none", *(f"var(--{name})" for name in COLOURS)}
+    assert "@media (prefers-color-scheme: dark)" in text
+    assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"|<!DOCTYPE[^>]*>', "", text)
+
+
+def luminance(colour: str) -> float:
+    """As the Web Content Accessibility Guidelines define it."""
+    parts = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = [
+        p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_the_colours_of_pictures_can_be_seen(theme: int) -> None:
+    from docs.scripts.themed import COLOURS, CURVES
+
+    ground = luminance(COLOURS["ground"][theme])
+    for name in ("ink", "muted", *CURVES):
+        both = sorted([ground, luminance(COLOURS[name][theme])])
+        contrast = (both[1] + 0.05) / (both[0] + 0.05)
+        assert contrast >= 4.5, (name, contrast)
+
+
+def test_a_colour_without_a_name_is_refused(tmp_path: Path) -> None:
+    from docs.scripts.themed import rewrite
+
+    path = tmp_path / "picture.svg"
+    path.write_text('<svg><defs/><path style="fill: #123456"/></svg>')
+    with pytest.raises(ValueError, match="got #123456"):
+        rewrite(path)
+
+
+def test_the_site_has_five_layers_and_every_page_is_in_one(site: Path) -> None:
+    index = (site / "index.html").read_text()
+    captions = re.findall(r'class="caption-text">([^<]*)<', index)
+    assert captions == ["Start", "Guides", "Reference", "Evidence", "Contributing"]
+
+
+def test_code_can_be_copied_and_the_logo_is_shown(pages: dict[Path, Page]) -> None:
+    for path, page in pages.items():
+        loaded = " ".join(page.loads + page.links)
+        assert "copybutton.js" in loaded, path
+        assert loaded.count("logo.svg") >= 1, path

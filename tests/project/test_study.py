@@ -90,8 +90,8 @@ def test_a_study_survives_a_kill_and_renders(tmp_path: Path) -> None:
     assert "| adaptive 80 % every=2 fast=10 |" not in text  # no plain warmup
     assert "| fixed 10 % | 2 |" in text
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == {
-        "study-tiny-by_lr.png",
-        "study-tiny-misset.png",
+        "study-tiny-by_lr.svg",
+        "study-tiny-misset.svg",
     }
     # A run alone in this process gives the same as it gave in a worker.
     adaptive = next(row for row in rows if row["warmup"]["kind"] == "adaptive")

@@ -255,5 +255,5 @@ def test_the_page_names_every_table_and_the_figure_is_drawn(tmp_path: Path) -> N
     made = pages.rendered(text, record(), tmp_path)
     assert "| climbed | 0 | 6 |" in made
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == [
-        "study-aligned-aligned_by_lr.png"
+        "study-aligned-aligned_by_lr.svg"
     ]
