@@ -4,7 +4,7 @@ The map of the package, from the top down. A module imports only what stands bel
 or to the right of it on its own line. What begins with an underscore is not for users.
 
     __main__                                        the command `warmopt`
-    _tools: cli demo                                what it runs
+    _tools: cli demo forecast                       what it runs
     lightning transformers                          callbacks: the effective LR in logs
     __init__                                        what `import warmopt` gives
     after_warmup                                    a scheduler that waits
@@ -23,7 +23,7 @@ or to the right of it on its own line. What begins with an underscore is not for
     _keys _device _tell _words                      keys, devices, warnings, near misses
     _torch                                          private names of torch, guarded
     criteria shapes                                 rules and formulas: pure functions
-    _tools: plots svg                               pictures
+    _tools: traces plots svg                        pictures
 """
 
 __all__ = [

@@ -4,7 +4,8 @@ A criterion is any callable `Reading -> bool`. The criteria here are frozen data
 they can be compared and printed, and rebuilt from their constants. The constants are
 checked, and a wrong one raises a TypeError or a ValueError. No criterion sees a tensor,
 the loss or the learning rate, and none remembers earlier readings. If a value is nan
-(not known yet, or nothing to measure), it never counts as settled.
+(not known yet, or nothing to measure), it never counts as settled. Each has a
+`quantity`, the number that it compares with its `limit`, for pictures of it.
 
 In the formulas, v is the bias-corrected second moment, t is the update, D is the span
 of a full window in updates (a criterion that uses D waits until the window is full),
@@ -120,9 +121,18 @@ class InverseRootVariance:
     def __post_init__(self) -> None:
         _check_positive("threshold", self.threshold)
 
+    @property
+    def limit(self) -> float:
+        """The most that `quantity` may be: `threshold`."""
+        return self.threshold
+
+    def quantity(self, reading: Reading) -> float:
+        """The number that is compared with the limit."""
+        return reading.inverse_root_variance
+
     def __call__(self, reading: Reading) -> bool:
         """Whether the reading counts as settled."""
-        return reading.inverse_root_variance <= self.threshold
+        return self.quantity(reading) <= self.threshold
 
 
 @dataclass(frozen=True)
@@ -170,17 +180,40 @@ class Drift:
         _check_positive("quantile", self.quantile, most=1.0)
         _check_choice("by", self.by, get_args(Weight))
 
+    @property
+    def limit(self) -> float:
+        """What `quantity` must stay below: `tol`."""
+        return self.tol
+
+    def quantity(self, reading: Reading) -> float:
+        """The `tol` above which the reading settles; nan if it never does."""
+        full = reading.samples == reading.window
+        if not full or reading.beta2 is None or reading.update < 2 * reading.span:
+            return math.nan
+        unit = reading.span * (1.0 - reading.beta2)
+        known = self._known(reading)
+        needed, quiet = self.quantile * sum(weight for _, weight in known), 0
+        for drift, weight in sorted(known):
+            quiet += weight
+            if 0 < quiet >= needed:
+                return drift / unit if unit else math.inf
+        return math.nan
+
+    def _known(self, reading: Reading) -> list[tuple[float, int]]:
+        """The size of each drift that is known, and its weight."""
+        return [
+            (abs(drift), size if self.by == "numel" else 1)
+            for drift, size in zip(reading.drifts, reading.sizes, strict=True)
+            if not math.isnan(drift)
+        ]
+
     def __call__(self, reading: Reading) -> bool:
         """Whether the reading counts as settled."""
         full = reading.samples == reading.window
         if not full or reading.beta2 is None or reading.update < 2 * reading.span:
             return False
         limit = self.tol * reading.span * (1.0 - reading.beta2)
-        known = [
-            (abs(drift), size if self.by == "numel" else 1)
-            for drift, size in zip(reading.drifts, reading.sizes, strict=True)
-            if not math.isnan(drift)
-        ]
+        known = self._known(reading)
         # If nothing was measured, `quiet` is 0, and that must not count as settled.
         quiet = sum(weight for drift, weight in known if drift < limit)
         return quiet > 0 and quiet >= self.quantile * sum(weight for _, weight in known)
@@ -230,16 +263,34 @@ class NormRatio:
         _check_choice("orientation", self.orientation, get_args(Orientation))
         _check_choice("bias_correction", self.bias_correction, (True, False))
 
-    def __call__(self, reading: Reading) -> bool:
-        """Whether the reading counts as settled."""
-        if reading.samples < reading.window:
-            return False
+    @property
+    def limit(self) -> float:
+        """The least that `quantity` must be: `threshold`."""
+        return self.threshold
+
+    def quantity(self, reading: Reading) -> float:
+        """The ratio, or its inverse, or the smaller of both: see `orientation`."""
+        ratio = self._ratio(reading)
+        inverse = 1.0 / ratio if ratio else math.inf
+        if self.orientation == "two_sided":
+            return min(ratio, inverse)
+        return ratio if self.orientation == "old_over_new" else inverse
+
+    def _ratio(self, reading: Reading) -> float:
+        """Old over new; nan if it is not known."""
         ratio, beta2 = reading.norm_ratio, reading.beta2
+        if reading.samples < reading.window:
+            return math.nan
         if not self.bias_correction:
             if beta2 is None or beta2 >= 1.0:
-                return False
+                return math.nan
             ratio *= 1.0 - beta2 ** (reading.update - reading.span)
             ratio /= 1.0 - beta2**reading.update
+        return ratio
+
+    def __call__(self, reading: Reading) -> bool:
+        """Whether the reading counts as settled."""
+        ratio = self._ratio(reading)
         # A ratio of inf or 0 means that one of the sums is 0. nan fails both tests.
         old_over_new = self.threshold <= ratio < math.inf
         new_over_old = 0.0 < ratio <= 1.0 / self.threshold
@@ -280,14 +331,22 @@ class EffectiveSampleSize:
     def __post_init__(self) -> None:
         _check_positive("threshold", self.threshold)
 
+    @property
+    def limit(self) -> float:
+        """What `quantity` must be above: `threshold`."""
+        return self.threshold
+
+    def quantity(self, reading: Reading) -> float:
+        """The number of gradients, as in the formula; nan without a beta2."""
+        if reading.beta2 is None or reading.beta2 >= 1.0:
+            return math.nan
+        decayed = reading.beta2**reading.update
+        lost = 2.0 * reading.update * decayed / (1.0 - decayed)
+        return 2.0 / (1.0 - reading.beta2) - 1.0 - lost
+
     def __call__(self, reading: Reading) -> bool:
         """Whether the reading counts as settled."""
-        if reading.beta2 is None or reading.beta2 >= 1.0:
-            return False
-        decayed = reading.beta2**reading.update
-        # rho_t of the formula above must be larger than the threshold.
-        lost = 2.0 * reading.update * decayed / (1.0 - decayed)
-        return 2.0 / (1.0 - reading.beta2) - 1.0 - lost > self.threshold
+        return self.quantity(reading) > self.threshold
 
 
 @dataclass(frozen=True)
@@ -324,12 +383,25 @@ class UpdateRMS:
     def __post_init__(self) -> None:
         _check_positive("ratio", self.ratio)
 
+    @property
+    def limit(self) -> float:
+        """The most that `quantity` may be: `ratio`."""
+        return self.ratio
+
+    def quantity(self, reading: Reading) -> float:
+        """The RMS as a multiple of that for independent gradients."""
+        floor = self._floor(reading)
+        return reading.update_rms / floor if floor else math.inf
+
+    def _floor(self, reading: Reading) -> float:
+        """The RMS for independent gradients; nan without a beta1."""
+        if reading.beta1 is None:
+            return math.nan
+        return math.sqrt((1.0 - reading.beta1) / (1.0 + reading.beta1))
+
     def __call__(self, reading: Reading) -> bool:
         """Whether the reading counts as settled."""
-        if reading.beta1 is None:
-            return False
-        floor = math.sqrt((1.0 - reading.beta1) / (1.0 + reading.beta1))
-        return reading.update_rms <= self.ratio * floor
+        return reading.update_rms <= self.ratio * self._floor(reading)
 
 
 CRITERIA: dict[str, Callable[..., Criterion]] = {

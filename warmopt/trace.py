@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from warmopt._climb import RAMPING, Climb
@@ -17,7 +17,10 @@ from warmopt.aligned import Aligned
 from warmopt.criteria import Criterion, Reading, name_of
 from warmopt.shapes import linear
 
-__all__ = ["Recorded", "Replay", "Trace", "replay", "verdicts_of"]
+__all__ = ["Losses", "Recorded", "Replay", "Trace", "overlay", "replay", "verdicts_of"]
+
+Losses = Sequence[float] | Mapping[int, float]
+"""The loss of each update, the first of them first; or of some updates, by update."""
 
 
 class Recorded(NamedTuple):
@@ -82,6 +85,8 @@ class Trace:
         (40, 'settled')
     """
 
+    in_doubt = False  # whether the rows may be those of another run
+
     def __init__(self) -> None:
         self.pools: dict[int, Recorded] = {}
         self.rows: list[dict[str, Any]] = []
@@ -99,8 +104,12 @@ class Trace:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self.rows)
 
+    # --- what `Warmed` calls ----------------------------------------------------------
+
     def record(self, pool: int, new: Recorded) -> None:
         """Notes where the record of a pool begins, unless the old one goes on."""
+        if self.in_doubt:
+            return  # it may be that a state is loaded next
         old = self.pools.get(pool)
         if old is not None and new.updates >= old.updates and new.updates:
             judged = [row["judged_after"] for row in self._rows_of(pool)]
@@ -112,6 +121,22 @@ class Trace:
                 return
         self.pools[pool] = new
 
+    def add(self, row: dict[str, Any]) -> None:
+        """Adds a reading.
+
+        Raises:
+            ValueError: There are readings of another run already.
+        """
+        if self.in_doubt:
+            raise ValueError(
+                f"trace must be new for a new run, got {self!r} of another run. Give "
+                "each run its own: Warmed(..., trace=Trace()). To go on with the run "
+                "that is recorded, load its state with load_state_dict first."
+            )
+        self.rows.append(row)
+
+    # --- what users ask ---------------------------------------------------------------
+
     def readings(self, pool: int = 0) -> list[Reading]:
         """The readings of one pool in its last warmup, in order.
 
@@ -120,13 +145,16 @@ class Trace:
         """
         return list(map(_reading, self._rows_of(pool)))
 
-    def _rows_of(self, pool: int) -> list[dict[str, Any]]:
-        """The rows of one pool, from where it was last warmed again."""
+    def _of_pool(self, pool: int) -> Recorded:
         if pool not in self.pools:
             raise ValueError(
                 f"pool must be one of the trace, {sorted(self.pools)}, got {pool!r}."
             )
-        known, rows = self.pools[pool], list[dict[str, Any]]()
+        return self.pools[pool]
+
+    def _rows_of(self, pool: int) -> list[dict[str, Any]]:
+        """The rows of one pool, from where it was last warmed again."""
+        known, rows = self._of_pool(pool), list[dict[str, Any]]()
         judged_after = 0
         for number, row in enumerate(self.rows):
             if row["pool"] == pool:
@@ -145,22 +173,41 @@ class Trace:
             for line in ({"pools": pools}, *self.rows):
                 file.write(json.dumps(line) + "\n")
 
-    def plot(self, path: str | os.PathLike[str], pool: int = 0) -> None:
-        """Saves a picture of one pool: factor, readings, verdicts. Needs matplotlib.
+    def plot(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        pool: int = 0,
+        *,
+        quantities: Sequence[Callable[[Reading], float]] = (),
+        losses: Losses = (),
+        replays: Mapping[str, Replay] | None = None,
+    ) -> Any:
+        """Draws one pool: factor, LR, readings, verdicts. Needs matplotlib.
 
         Args:
-            path: File to write; its suffix says the format.
+            path: File to write; its suffix says the format. A notebook shows what is
+                returned, without a file.
             pool: Index of the first param group of the pool.
+            quantities: What is drawn of the readings: criteria, whose own number is
+                drawn with its limit, or functions from a `Reading` to a number. By
+                default what the default criterion looks at.
+            losses: The loss of each update from the first one on, or of some updates,
+                by update.
+            replays: What `replay` has given, by name; drawn beside what was recorded.
+
+        Returns:
+            The `matplotlib.figure.Figure`.
 
         Raises:
+            ImportError: There is no matplotlib.
+            TypeError: A quantity cannot be called.
             ValueError: There is no such pool.
         """
-        from warmopt._tools.plots import save_trace
-
-        rows, known = self._rows_of(pool), self.pools[pool]
+        known = self._of_pool(pool)
         most = "at most " if known.criterion or known.climb else ""
         title = f"Warmup of {most}{known.last} updates, read every {known.every}"
-        save_trace(path, rows, known.criterion, title)
+        runs = {"run": (self, losses)}
+        return _drawn(runs, title, path, pool, quantities, replays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
@@ -205,6 +252,100 @@ class Replay(NamedTuple):
     def __repr__(self) -> str:
         settled = f"settled in {sum(self.verdicts)} of {len(self.verdicts)} readings"
         return f"Replay(end={self.end}, reason={self.reason!r}, {settled})"
+
+
+def overlay(
+    runs: Mapping[str, Trace],
+    path: str | os.PathLike[str] | None = None,
+    pool: int = 0,
+    *,
+    quantities: Sequence[Callable[[Reading], float]] = (),
+    losses: Mapping[str, Losses] | None = None,
+) -> Any:
+    """Draws several runs over each other, in one colour each. Needs matplotlib.
+
+    Args:
+        runs: Their traces, by the names that the legend shows.
+        path: As in `Trace.plot`, and so are `pool` and `quantities`.
+        pool: Index of the first param group of the pool, in each of them.
+        quantities: What is drawn of the readings.
+        losses: Those of some runs or all, by name; each as in `Trace.plot`.
+
+    Returns:
+        The `matplotlib.figure.Figure`.
+
+    Raises:
+        ImportError: There is no matplotlib.
+        TypeError: A run is no trace, or a quantity cannot be called.
+        ValueError: There is no run, a name of `losses` is unknown, or a trace has no
+            such pool.
+    """
+    losses = losses or {}
+    if not runs:
+        raise ValueError("runs must have a trace at least, got none.")
+    for name, trace in runs.items():
+        if not isinstance(trace, Trace):
+            raise TypeError(f"runs must be traces by name, got {trace!r} for {name!r}.")
+    if unknown := [name for name in losses if name not in runs]:
+        raise ValueError(
+            f"losses must be of runs, {', '.join(runs)}, got one of {unknown[0]!r}."
+        )
+    both = {name: (trace, losses.get(name, ())) for name, trace in runs.items()}
+    return _drawn(both, "Warmups", path, pool, quantities, None)
+
+
+def _drawn(
+    runs: Mapping[str, tuple[Trace, Losses]],
+    title: str,
+    path: str | os.PathLike[str] | None,
+    pool: int,
+    quantities: Sequence[Callable[[Reading], float]],
+    replays: Mapping[str, Replay] | None,
+) -> Any:
+    """The picture of these traces and their losses; also saved if there is a path."""
+    try:
+        from warmopt._tools.traces import Quantity, Replayed, Run, draw
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "a picture needs matplotlib, which pip install 'warmopt[cli]' brings "
+            f"({error})."
+        ) from error
+
+    found = {}
+    for name, (trace, losses) in runs.items():
+        rows, known = trace._rows_of(pool), trace.pools[pool]
+        readings = list(map(_reading, rows))
+        by_update = (
+            losses if isinstance(losses, Mapping) else dict(enumerate(losses, 1))
+        )
+        found[name] = Run(
+            rows,
+            known.criterion,
+            [Quantity(*_measured(each, readings)) for each in quantities],
+            {update: float(loss) for update, loss in by_update.items()},
+        )
+    replayed = {
+        name: Replayed(each.end, each.verdicts, each.factors)
+        for name, each in (replays or {}).items()
+    }
+    picture = draw(found, title, replayed)
+    if path is not None:
+        picture.savefig(path, dpi=120)
+    return picture
+
+
+def _measured(
+    of: Any, readings: list[Reading]
+) -> tuple[str, float | None, list[float]]:
+    """The name, the limit and the values of what a criterion or a function measures."""
+    if not callable(of):
+        raise TypeError(
+            "quantities must be criteria, or functions of a Reading, such as lambda "
+            f"reading: reading.update_rms, got {of!r}."
+        )
+    measure = getattr(of, "quantity", of)
+    values = [float(measure(reading)) for reading in readings]
+    return name_of(of), getattr(of, "limit", None), values
 
 
 def replay(

@@ -1,6 +1,7 @@
 """What an adaptive warmup does to the final loss: python -m benchmarks.study CONFIG.
 
 The map, from the top down:
+    own           a study from a Python file of one's own
     __main__      the command: runs what is missing, or writes a page
     config        from a TOML file to the runs of its grid
     pool          runs in parallel processes, with a time limit
@@ -12,6 +13,7 @@ The map, from the top down:
     optimizers    the optimizers, with their options
     tasks         what is trained; its parts are in data, models, cifar
     pages         writes tables and figures between the markers of a page
+    every         the tables and figures of any grid
     tables        the tables of docs/study.md and study-tables.md
     figures       its figures
     aligned_tables, aligned_figures   those of docs/study-aligned.md
@@ -19,5 +21,5 @@ The map, from the top down:
     measures      regret, intervals, sensitivity to the learning rate
     quick         a small grid, which is killed half-way and continued
 
-Needs Python 3.11.
+What reads TOML needs Python 3.11.
 """

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import tomllib
-
 from benchmarks.study.optimizers import OPTIMIZERS
 from benchmarks.study.rules import RULES
 from benchmarks.study.store import key_of
@@ -67,15 +65,22 @@ class Config(NamedTuple):
 
 def read(path: Path) -> Config:
     """Reads a study; a ValueError names the key and the value that are wrong."""
+    import tomllib  # of Python 3.11; a study from a Python file does without
+
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path.name} must be TOML: {error}.") from None
+    return of(path.stem, content, ROOT / f"build/study-{path.stem}.md")
+
+
+def of(name: str, content: dict[str, Any], page: Path) -> Config:
+    """The study that has this content, which names other pages if it has some."""
     grids, warmups = content.pop("grid", []), content.pop("warmups", {})
     check("", content, TOP)
     if not grids:
         raise wrong("grid", grids, "one table [[grid]] or more")
-    expanded = {name: list(warmups_of(name, each)) for name, each in warmups.items()}
+    expanded = {key: list(warmups_of(key, each)) for key, each in warmups.items()}
     found: list[tuple[int, Planned]] = []
     tuning: set[int] = set()
     for number, grid in enumerate(grids, 1):
@@ -103,12 +108,14 @@ def read(path: Path) -> Config:
         old = plan.get(key := key_of(planned.run), planned)
         every = tuple(dict.fromkeys(old.controls + planned.controls))
         plan[key] = planned._replace(controls=every)
-    names = content.get("pages", [f"build/study-{path.stem}.md"])
-    pages = tuple(ROOT / name for name in names)
+    if "pages" in content:
+        pages = tuple(ROOT / name for name in content["pages"])
+    else:
+        pages = (page,)
     limit = content.get("timeout", 600)
     reuse = content.get("reuse")
     other = None if reuse is None else ROOT / "benchmarks" / "results" / reuse
-    return Config(path.stem, pages, limit, list(plan.values()), tuning, other)
+    return Config(name, pages, limit, list(plan.values()), tuning, other)
 
 
 def runs(

@@ -132,6 +132,7 @@ def grouped(results: Results, most: float = MOST) -> list[Group]:
     """Puts the results of planned runs, and of their controls, into groups."""
     study, by_key = results.study, {key_of(row): row for row in results.rows}
     groups: dict[Cell, Group] = {}
+    named: dict[tuple[Any, ...], Settings] = {}
 
     def add(planned: Planned, name: str) -> Row | None:
         run = planned.run
@@ -144,7 +145,10 @@ def grouped(results: Results, most: float = MOST) -> list[Group]:
         return row
 
     for planned in study.plan:
-        name = label(planned.run["warmup"], planned.run["updates"])
+        warmup, updates = planned.run["warmup"], planned.run["updates"]
+        name = label(warmup, updates)
+        if named.setdefault((updates, name), warmup) != warmup:
+            name += f" ({warmup.get('steps')} updates)"  # the shares are almost equal
         row = add(planned, name)
         if row is not None:
             followed = {

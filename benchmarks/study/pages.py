@@ -9,7 +9,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from benchmarks.study import aligned_figures, aligned_tables, figures, short, tables
+from benchmarks.study import (
+    aligned_figures,
+    aligned_tables,
+    every,
+    figures,
+    short,
+    tables,
+)
 from benchmarks.study.config import Config
 from benchmarks.study.measures import Results
 from benchmarks.study.store import read
@@ -28,21 +35,21 @@ def results_of(study: Config, path: Path) -> Results:
 
 def rendered(text: str, results: Results, folder: Path | None) -> str:
     """Returns the page with new tables; draws the figures if there is a folder."""
-    every = {
-        "table": tables.TABLES | short.TABLES | aligned_tables.TABLES,
-        "figure": figures.FIGURES | aligned_figures.FIGURES,
+    known = {
+        "table": tables.TABLES | short.TABLES | aligned_tables.TABLES | every.TABLES,
+        "figure": figures.FIGURES | aligned_figures.FIGURES | every.FIGURES,
     }
 
     def made(match: re.Match[str]) -> str:
         head, kind, name, end = match.groups()
-        if name not in every[kind]:
-            known = ", ".join(every[kind])
-            raise ValueError(f"{kind} must be one of {known}, got {name!r}.")
+        if name not in known[kind]:
+            names = ", ".join(known[kind])
+            raise ValueError(f"{kind} must be one of {names}, got {name!r}.")
         if kind == "table":
-            return f"{head}\n{every[kind][name](results)}\n{end}"
+            return f"{head}\n{known[kind][name](results)}\n{end}"
         if not results.rows:
             return head + end
-        file, draw = f"study-{results.study.name}-{name}.svg", every[kind][name]
+        file, draw = f"study-{results.study.name}-{name}.svg", known[kind][name]
         if folder is not None:
             from docs.scripts import themed
 
@@ -59,10 +66,12 @@ def write(study: Config, path: Path) -> None:
     page = study.pages[0]
     if not page.exists():
         page.parent.mkdir(parents=True, exist_ok=True)
-        marks = ("table: state", "table: plain_regret", "table: wrong_length")
-        marks += ("table: controls", "table: chosen", "figure: by_lr", "figure: misset")
+        marks = ["table: state", "table: every_warmup", "table: every_loss"]
+        marks += ["table: every_regret"] * bool(study.tuning)
+        marks += ["table: controls"] * any(each.controls for each in study.plan)
+        marks += ["figure: every_lr", "figure: every_length"]
         if any(each.run["warmup"]["kind"] == "aligned" for each in study.plan):
-            marks = ("table: aligned_state", "table: aligned_narrowing")
+            marks += ["table: aligned_state", "table: aligned_narrowing"]
         page.write_text(
             f"# {study.name}\n\n"
             + "\n".join(f"<!-- {mark} -->\n<!-- end -->\n" for mark in marks),

@@ -17,19 +17,25 @@ from typing import Any, NamedTuple
 
 from benchmarks.study.config import Planned
 from benchmarks.study.store import Row, Store, key_of
-from benchmarks.study.warmups import controls
+from benchmarks.study.tasks import TASKS, Task
+from benchmarks.study.warmups import WARMUPS, controls
 
 SPAWN = get_context("spawn")  # CUDA does not work after a fork
 
 
 class Where(NamedTuple):
-    """Where the runs run: processes, device, folders, time limit."""
+    """Where the runs run: processes, device, folders, time limit.
+
+    The tasks and kinds of warmups are those of one's own: a worker must be told.
+    """
 
     workers: int = 1
     device: str = "cpu"
     folder: Path | None = None
     traces: Path | None = None
     timeout: float = 600.0
+    tasks: dict[str, Task] | None = None
+    kinds: dict[str, Callable[..., dict[str, Any]]] | None = None
 
 
 def follow(planned: Planned, row: Row) -> list[Planned]:
@@ -167,6 +173,8 @@ def serve(pipe: connection.Connection, number: int, where: Where) -> None:
     from benchmarks.study.train import train
 
     torch.set_num_threads(1)
+    TASKS.update(where.tasks or {})
+    WARMUPS.update(where.kinds or {})
     device = where.device
     if device == "cuda":
         device = f"cuda:{number % torch.cuda.device_count()}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,11 @@ def unchanged(model: nn.Module, share: float) -> None:
     """Changes nothing during the run."""
 
 
+def whole(model: nn.Module) -> list[nn.Module]:
+    """One param group for the whole model."""
+    return [model]
+
+
 class Task(NamedTuple):
     """What is trained.
 
@@ -46,7 +52,7 @@ class Task(NamedTuple):
     batch: Callable[[float], int]
     fails_above: float
     decay: Callable[[int, int], float] = linear_decay
-    groups: Callable[[nn.Module], list[nn.Module]] = lambda model: [model]
+    groups: Callable[[nn.Module], list[nn.Module]] = whole
     before: Callable[[nn.Module, float], None] = unchanged
     weight_decay: float = 0.0
 
@@ -124,8 +130,13 @@ def converged_lstm(text: Data) -> nn.Module:
     return model
 
 
+def same(size: int, share: float) -> int:
+    return size
+
+
 def always(size: int) -> Callable[[float], int]:
-    return lambda share: size
+    """A batch of this size in the whole run."""
+    return partial(same, size)
 
 
 TASKS = {

@@ -15,7 +15,8 @@ from tests.support import ROOT
 from tests.support.processes import run_python
 
 PACKAGE = Path(warmopt.__file__).parent
-NEED_AN_EXTRA = {"_tools.cli", "_tools.plots", "lightning", "transformers"}
+NEED_AN_EXTRA = {"_tools.cli", "_tools.plots", "_tools.traces"}
+NEED_AN_EXTRA |= {"lightning", "transformers"}
 
 
 def on_the_map() -> list[str]:

@@ -267,7 +267,7 @@ class Watcher:
             "settled": settled,
             "watched": verdicts_of(self._watch, reading),
         }
-        self._trace.rows.append({**row, **reading._asdict()})
+        self._trace.add({**row, **reading._asdict()})
 
     def _params(self) -> list[Any]:
         return [param for group in self.groups for param in group["params"]]

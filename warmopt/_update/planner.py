@@ -94,6 +94,8 @@ class Planner:
         # which is being copied to the host, and what the step had scaled.
         self._late: tuple[HostCopy, list[Scaled]] | None = None
         self._looks_late = False  # a watcher waits for its numbers
+        if trace is not None:
+            trace.in_doubt = bool(trace.rows)
 
     @normal_tensors
     def renew(self, wrapped: Optimizer) -> None:
@@ -102,6 +104,11 @@ class Planner:
         if hasattr(self, "plan"):
             self._is_fresh = self._is_fresh and self.plan.is_fresh
         self._states.begin_all(groups)
+        if self._trace is not None and self._trace.in_doubt and not self.watchers:
+            # This is a new wrapper, or one that was loaded. It goes on with the run
+            # that is recorded, unless its own has not begun.
+            counts = [int(group.get(UPDATES, 0)) for group in groups]
+            self._trace.in_doubt = not any(counts)
         self.watchers = watchers_of(
             wrapped, self._ramps, self._watch, self._trace, self.watchers
         )
