@@ -35,22 +35,22 @@ def test_every_recorded_run_has_passed() -> None:
 
 def test_the_classifiers_name_the_pythons_that_were_tested() -> None:
     named = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', PYPROJECT)
-    assert {python for _, python in PAIRS} <= set(named)
+    assert {python for _, python in PAIRS} == set(named)
     assert f'requires-python = ">={oldest(named)}"' in PYPROJECT
 
 
 @pytest.mark.parametrize("package", ["torch", "lightning", "transformers"])
-def test_what_was_tested_is_allowed(package: str) -> None:
+def test_the_oldest_that_is_allowed_was_tested(package: str) -> None:
     found = re.search(rf'"{package}>=([\d.]+)"', PYPROJECT)
     assert found
     tested = [{"torch": each["torch"], **each["hosts"]}[package] for each in GOOD]
-    assert versions.release(found[1]) <= versions.release(oldest(tested))
+    assert versions.release(oldest(tested))[:2] == versions.release(found[1])[:2]
 
 
 def test_the_public_workflow_runs_these_pairs() -> None:
     jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
     matrix = jobs["torch"]["strategy"]["matrix"]["include"]
-    assert {(each["torch"], each["python"]) for each in matrix} >= PAIRS
+    assert {(each["torch"], each["python"]) for each in matrix} == PAIRS
 
 
 def test_a_record_is_amended_by_tests_that_pass_now() -> None:
@@ -69,7 +69,7 @@ def test_a_record_is_amended_by_tests_that_pass_now() -> None:
         "passed_later": {"b": ["y"]},
         "skipped_later": {"b": ["w"]},
     }
-    assert "- torch 2.6.0: `y`\n" in versions.mended([record])
+    assert "- torch 2.6.0: 1 of `y`\n" in versions.mended([record])
     with pytest.raises(ValueError, match="different releases"):
         versions.amended(old, {**now, "torch": "2.7.0"}, {"y"}, set())
 

@@ -40,7 +40,8 @@ repository's own tools, such as its benchmarks and its site. Its record is in
 """
 
 MENDED = """
-These tests have failed in that run, and passed by themselves after they were mended:
+These tests have failed in that run. They, or the environment, were mended, and then they
+passed by themselves:
 
 """
 
@@ -178,13 +179,14 @@ def skipped(runs: Iterable[dict[str, Any]]) -> str:
 
 
 def mended(runs: Iterable[dict[str, Any]]) -> str:
-    """The tests that have failed at first, and passed after they were mended."""
-    lines = [
-        f"- torch {each['torch'].partition('+')[0]}: `{test}`\n"
+    """How many tests have failed at first and passed later, by release and function."""
+    numbers = Counter(
+        (each["torch"].partition("+")[0], re.split(r"[\[@]", test)[0])
         for each in runs
         for tests in each.get("passed_later", {}).values()
         for test in tests
-    ]
+    )
+    lines = [f"- torch {torch}: {n} of `{t}`\n" for (torch, t), n in numbers.items()]
     return MENDED + "".join(lines) if lines else ""
 
 
@@ -200,8 +202,8 @@ def sentence(runs: list[dict[str, Any]]) -> str:
     fewest = min(each["passed"] for each in good)
     number = f"{fewest:,} tests" if len(good) == 1 else f"{fewest:,} tests or more each"
     return (
-        f"Tested with torch {', '.join(dict.fromkeys(torches))} and Python "
-        f"{', '.join(pythons)}, on a CPU: {number} "
+        f"Tested with {len(set(torches))} releases of torch, {torches[0]} to "
+        f"{torches[-1]}, and with Python {', '.join(pythons)}, on a CPU: {number} "
         "([the runs](docs/versions.md)).\n"
     )
 
