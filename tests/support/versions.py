@@ -40,8 +40,8 @@ repository's own tools, such as its benchmarks and its site. Its record is in
 """
 
 MENDED = """
-These tests have failed in that run. They, or the environment, were mended, and then they
-passed by themselves:
+These tests have failed in that run. They, or the environment, were mended, and then
+they passed by themselves:
 
 """
 
