@@ -44,8 +44,8 @@ def what_works(record: Record | None, name: str) -> str:
 def sentence(record: Record | None, name: str) -> str:
     if record is None:
         told = (
-            f"On a GPU: {NOTHING}. CUDA graphs were tested with a stand-in for the "
-            "capture, on a CPU."
+            f"All of this was tested on a CPU. On a GPU: {NOTHING}; for CUDA graphs a "
+            "stand-in captures."
         )
     else:
         good, all_ = map(

@@ -69,7 +69,7 @@ def test_each_way_is_a_linear_warmup_to_the_full_rate(way: Way) -> None:
 
 @WAY
 def test_lines(way: Way) -> None:
-    assert cell(way, "lines") == str(way.lines)
+    assert cell(way, "extra lines") == str(way.lines)
 
 
 def composes(way: Way, schedule: Callable[[Any], Any]) -> bool:
@@ -91,7 +91,7 @@ def composes(way: Way, schedule: Callable[[Any], Any]) -> bool:
 def test_composes_with_any_schedule(way: Way) -> None:
     takes = "schedule(" in way.setup
     works = takes and all(composes(way, each) for each in SCHEDULES.values())
-    assert cell(way, "schedule") == (YES if works else NO)
+    assert cell(way, "scheduler") == (YES if works else NO)
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step..` before")
@@ -129,7 +129,7 @@ def test_resumes_from_the_state_of_the_optimizer(way: Way) -> None:
     right = second.used[0] == pytest.approx(third, abs=1e-4)
     whole.update()
     right = right and second.used[1] == pytest.approx(whole.used[3], abs=1e-4)
-    assert cell(way, "resume") == (YES if right else NO)
+    assert cell(way, "checkpoint") == (YES if right else NO)
 
 
 def depends_on_the_gradients(way: Way) -> bool:

@@ -200,7 +200,7 @@ def sentence(runs: list[dict[str, Any]]) -> str:
     torches = [each["torch"].partition("+")[0] for each in good]
     pythons = sorted({minor(each["python"]) for each in good}, key=release)
     fewest = min(each["passed"] for each in good)
-    number = f"{fewest:,} tests" if len(good) == 1 else f"{fewest:,} tests or more each"
+    number = f"{fewest:,} tests or more" + " each" * (len(good) > 1)
     return (
         f"Tested with {len(set(torches))} releases of torch, {torches[0]} to "
         f"{torches[-1]}, and with Python {', '.join(pythons)}, on a CPU: {number} "
