@@ -87,11 +87,11 @@ def test_a_study_survives_a_kill_and_renders(tmp_path: Path) -> None:
     study = config.read(file)
     pages.write(study, out)
     text = study.pages[0].read_text()
-    assert "| adaptive 80 % every=2 fast=10 |" not in text  # no plain warmup
+    assert "| adaptive 80 % every=2 fast=10 |" in text
     assert "| fixed 10 % | 2 |" in text
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == {
-        "study-tiny-by_lr.svg",
-        "study-tiny-misset.svg",
+        "study-tiny-every_lr.svg",
+        "study-tiny-every_length.svg",
     }
     # A run alone in this process gives the same as it gave in a worker.
     adaptive = next(row for row in rows if row["warmup"]["kind"] == "adaptive")

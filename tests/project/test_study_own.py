@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.study import every, measures, pages
+from benchmarks.study import every, measures, pages, pool
 from benchmarks.study.own import (
     Data,
     Facts,
@@ -22,7 +24,7 @@ from benchmarks.study.own import (
     report,
     run,
 )
-from benchmarks.study.store import read
+from benchmarks.study.store import SETTINGS, read
 from benchmarks.study.tasks import TASKS
 from benchmarks.study.warmups import WARMUPS
 from tests.support import ROOT
@@ -189,8 +191,8 @@ def test_lengths_whose_shares_look_the_same_are_two_warmups(tmp_path: Path) -> N
         assert [len(own) for own in group.rows.values()] == [3, 3]
 
 
-def test_workers_know_what_is_one_s_own(tmp_path: Path) -> None:
-    """The file runs in processes of its own, and gives what one process gives."""
+@pytest.mark.long  # three processes import all that the study imports
+def test_workers_give_what_one_process_gives(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     folder = tmp_path / "parallel"
     calls = "if __name__ == '__main__':\n    run(study, workers=2)\n    report(study)\n"
@@ -198,7 +200,7 @@ def test_workers_know_what_is_one_s_own(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(file)],
         cwd=tmp_path,
-        env={**__import__("os").environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
@@ -224,6 +226,49 @@ def no_data(folder: Path | None) -> Data:
 
 def linear(facts: Facts, steps: int) -> dict[str, Any]:
     return {"steps": steps}
+
+
+class Pipe:
+    """What a worker reads its runs from, and writes its results to."""
+
+    def __init__(self, runs: list[dict[str, Any]]) -> None:
+        self.runs, self.sent = runs, list[dict[str, Any]]()
+
+    def recv(self) -> dict[str, Any]:
+        if not self.runs:
+            raise EOFError
+        return self.runs.pop()
+
+    def send(self, row: dict[str, Any]) -> None:
+        self.sent.append(row)
+
+
+def zeros_model(data: Data) -> torch.nn.Module:
+    return torch.nn.Linear(1, 2)
+
+
+def halved(facts: Facts, steps: int) -> dict[str, Any]:
+    return {"steps": steps // 2}
+
+
+def test_a_worker_is_told_what_is_one_s_own(tmp_path: Path) -> None:
+    """It gets the functions by pickle, and trains with them as this process does."""
+    task = Task(no_data, zeros_model, always(2), 1.0)
+    warmups = {"mine": {"kind": halved, "steps": 8}}
+    study = Study(tmp_path, {"none": task}, warmups, lrs=[0.1], updates=9, seeds=[0])
+    (row,) = run(study)
+    where = pool.Where(2, tasks={"none": task}, kinds=study.kinds)
+    threads = torch.get_num_threads()
+    settings = {name: row[name] for name in SETTINGS}
+    with study.known():
+        TASKS.pop("none")
+        WARMUPS.pop("halved")
+        pipe: Any = Pipe([settings])
+        pool.serve(pipe, 0, pickle.loads(pickle.dumps(where)))
+    torch.set_num_threads(threads)
+    (sent,) = pipe.sent
+    assert sent["groups"] == [{"length": 4}]
+    assert sent["loss"] == row["loss"]
 
 
 def test_an_error_is_raised_at_once_and_names_what_is_wrong(tmp_path: Path) -> None:
