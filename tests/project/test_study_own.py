@@ -125,7 +125,7 @@ def test_all_that_it_writes_is_in_its_folder(study: Study) -> None:
     assert study.results.read_bytes() == before
     page = report(study)
     files = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
-    pictures = {f"pictures/study-mine-{name}.png" for name in every.FIGURES}
+    pictures = {f"pictures/study-mine-{name}.svg" for name in every.FIGURES}
     assert files == {"results.jsonl", "report.md", *pictures}
     page.write_text("My findings.\n\n" + page.read_text())
     assert report(study).read_text().startswith("My findings.")
