@@ -92,8 +92,8 @@ class Browser:
         self._until(f"{size} && window.settled")
 
     def _until(self, condition: str) -> None:
-        """Waits until something is true of the page, a minute at most."""
-        for _ in range(1200):
+        """Waits until something is true of the page."""
+        for _ in range(6000):
             if self.run(condition):
                 return
             self.wait(0.05)
@@ -109,18 +109,18 @@ class Browser:
         """Loads a page, with all its pictures.
 
         Raises:
-            RuntimeError: It does not load within a minute.
+            RuntimeError: It does not load within five minutes.
         """
         self.complaints.clear()
         loop, loaded = QEventLoop(), []
         self._page.loadFinished.connect(loaded.append)
         self._page.loadFinished.connect(loop.quit)
-        QTimer.singleShot(60_000, loop.quit)
+        QTimer.singleShot(300_000, loop.quit)
         self._page.load(QUrl.fromLocalFile(str(page.resolve())))
         loop.exec()
         self._page.loadFinished.disconnect()
         if loaded != [True]:
-            raise RuntimeError(f"{page} does not load.")
+            raise RuntimeError(f"{page} does not load: {loaded}")
         self.run(f"document.body.dataset.theme = {'dark' if dark else 'light'!r}")
         self.run("[...document.images].forEach(each => each.loading = 'eager')")
         self._until("[...document.images].every((each) => each.complete)")
@@ -130,7 +130,7 @@ class Browser:
         """The value of an expression in JavaScript, as far as JSON can say it.
 
         Raises:
-            RuntimeError: There is no answer within a minute.
+            RuntimeError: There is no answer within five minutes.
         """
         loop, answers = QEventLoop(), []
 
@@ -139,7 +139,7 @@ class Browser:
             loop.quit()
 
         self._page.runJavaScript(f"JSON.stringify({script}) ?? 'null'", answer)
-        QTimer.singleShot(60_000, loop.quit)
+        QTimer.singleShot(300_000, loop.quit)
         if not answers:
             loop.exec()
         if not answers or answers == [None] or answers == [""]:

@@ -121,7 +121,9 @@ def test_every_picture_is_shown_somewhere_and_none_is_missing() -> None:
     assert shown == {path.name for path in PICTURES.iterdir()}
 
 
-@pytest.mark.parametrize("path", PICTURES.glob("*.svg"), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(PICTURES.glob("*.svg")), ids=lambda path: path.stem
+)
 def test_a_picture_has_no_colour_that_is_the_same_in_light_and_dark(path: Path) -> None:
     from docs.scripts.themed import COLOURS
 
