@@ -173,7 +173,7 @@ def test_preview_saves_a_picture(tmp_path: Path) -> None:
         ("--steps 9 --start inf", "--start must be a finite number >= 0, got inf"),
         ("--mode foo --steps 10", "--mode must be one of"),
         ("--mode radam --steps 9", "--steps must be left out with --mode radam"),
-        ("--mode aligned --steps 9 --start 1", "own, got 1.0. Leave it out."),
+        ("--mode aligned --steps 9 --start 1", "start, got 1.0. Leave it out."),
         ("--mode radam --beta2 0.5", "needs beta2 > 0.6"),
         ("--steps 9 --beta2 nan", "'--beta2': it must be in [0, 0.9999], got nan"),
         ("--epochs 2", "--epochs goes with --batches"),
