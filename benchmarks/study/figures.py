@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from benchmarks.study.measures import Group, Results, grouped, margin
 from benchmarks.study.tables import RIGHT, WRONG, by_task, ladders, lost
@@ -32,55 +33,71 @@ def draw_ladders(
     """
     if not every:
         return
-    from matplotlib.ticker import LogLocator, MaxNLocator, StrMethodFormatter
-
     from docs.scripts import themed
 
     parts = [shown[i : i + EVERY] for i in range(0, len(shown), EVERY)]
     colours = {name: f"C{i}" for i, name in enumerate(shown)}
     grey = themed.COLOURS["muted"][0]
     titles = []
-    for cell in (ladder[0].cell for ladder in every):
-        titles += [f"{cell.task}, β₂ {cell.beta2}", *[""] * (len(parts) - 1)]
+    for ladder in every:
+        titles += [title(ladder), *[""] * (len(parts) - 1)]
     figure, axes = themed.panels(titles, columns=len(parts), height=1.3)
     for i, axis in enumerate(axes):
         ladder, coloured = every[i // len(parts)], parts[i % len(parts)]
-        axis.set(xscale="log", yscale="log")
         for name in sorted(shown, key=lambda name: name in coloured):
-            found = [
-                (group.cell.lr, list(losses.values()))
-                for group in ladder
-                if (losses := group.losses(name))
-            ]
-            lrs, own = [lr for lr, _ in found], [losses for _, losses in found]
-            means = [fmean(losses) for losses in own]
+            lrs, own = losses_by_lr(ladder, name)
             if name not in coloured:
+                means = [fmean(losses) for losses in own]
                 axis.plot(lrs, means, color=grey, alpha=0.45, linewidth=1)
-                continue
-            axis.plot(lrs, means, label=name, color=colours[name], linewidth=1.8)
-            low, high = ([f(losses) for losses in own] for f in (min, max))
-            axis.fill_between(lrs, low, high, color=colours[name], alpha=0.15, lw=0)
-        ends = [ladder[0].cell.lr, ladder[-1].cell.lr]
-        axis.minorticks_off()
-        axis.set_xticks(ends, [f"{lr:g}" for lr in ends], fontsize="small")
-        for tick, side in zip(axis.get_xticklabels(), ("left", "right"), strict=True):
-            tick.set_horizontalalignment(side)
-        every_loss = [
-            loss
-            for group in ladder
-            for name in shown
-            for loss in group.losses(name).values()
-        ]
-        low, high = 0.95 * min(every_loss), 1.05 * max(every_loss)
-        steep = high > 3 * low
-        axis.set_ylim(low, high)
-        axis.yaxis.set_major_locator(
-            LogLocator(subs=(1, 2, 5), numticks=4) if steep else MaxNLocator(4)
-        )
-        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.tick_params("y", labelsize="small", labelleft=i % len(parts) == 0)
+            else:
+                draw_curve(axis, ladder, name, color=colours[name], linewidth=1.8)
+        scale(axis, ladder, shown)
+        axis.tick_params("y", labelleft=i % len(parts) == 0)
     themed.legend(figure, axes[: len(parts)], columns=len(parts))
     themed.save(figure, path)
+
+
+def title(ladder: Sequence[Group]) -> str:
+    return f"{ladder[0].cell.task}, β₂ {ladder[0].cell.beta2}"
+
+
+def losses_by_lr(
+    ladder: Sequence[Group], name: str
+) -> tuple[list[float], list[list[float]]]:
+    """The learning rates at which a warmup ran, and its losses at each."""
+    found = {group.cell.lr: list(group.losses(name).values()) for group in ladder}
+    found = {lr: losses for lr, losses in found.items() if losses}
+    return list(found), list(found.values())
+
+
+def draw_curve(axis: Any, ladder: Sequence[Group], name: str, **look: Any) -> None:
+    """Draws the mean over seeds against the learning rate, and the range behind it."""
+    lrs, own = losses_by_lr(ladder, name)
+    axis.plot(lrs, [fmean(losses) for losses in own], label=name, **look)
+    low, high = ([f(losses) for losses in own] for f in (min, max))
+    axis.fill_between(lrs, low, high, color=look["color"], alpha=0.15, lw=0)
+
+
+def scale(axis: Any, ladder: Sequence[Group], shown: Sequence[str]) -> None:
+    """Makes both axes logarithmic, with the lowest and the highest LR at the ends."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, StrMethodFormatter
+
+    axis.set(xscale="log", yscale="log")
+    ends = [ladder[0].cell.lr, ladder[-1].cell.lr]
+    axis.minorticks_off()
+    axis.set_xticks(ends, [f"{lr:g}" for lr in ends], fontsize="small")
+    for tick, side in zip(axis.get_xticklabels(), ("left", "right"), strict=True):
+        tick.set_horizontalalignment(side)
+    every = [
+        loss for name in shown for own in losses_by_lr(ladder, name)[1] for loss in own
+    ]
+    low, high = 0.95 * min(every), 1.05 * max(every)
+    axis.set_ylim(low, high)
+    axis.yaxis.set_major_locator(
+        LogLocator(subs=(1, 2, 5), numticks=4) if high > 3 * low else MaxNLocator(4)
+    )
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.tick_params("y", labelsize="small")
 
 
 def misset(results: Results, path: Path) -> None:

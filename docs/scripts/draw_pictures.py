@@ -175,18 +175,22 @@ def trace(path: Path) -> None:
 
 
 def demo(path: Path) -> None:
-    """Draws the runs of `make demo`: the loss, and the learning rate that was used."""
+    """Draws the runs of `make demo`: the loss at each LR, and the LR that was used."""
     from warmopt._tools.cli import _smoothed
-    from warmopt._tools.demo import WARMUPS, train
+    from warmopt._tools.demo import LRS, WARMUPS, train
 
     torch.set_num_threads(1)
-    runs = {name: train(warmup, seed=0) for name, warmup in WARMUPS.items()}
-    figure, axes = themed.panels(["loss", "effective LR"], columns=1, height=2.6)
-    for name, run in runs.items():
-        axes[0].plot(_smoothed(run.losses), label=name, linewidth=1.8)
-        axes[1].plot(run.lrs, label=name, linewidth=1.8)
-    axes[1].set_xlabel("update")
-    themed.legend(figure, axes[:1])
+    titles = [f"loss at LR {lr:g}" for lr in LRS]
+    titles += [f"effective LR at LR {LRS[-1]:g}"]
+    figure, axes = themed.panels(titles, columns=1, height=2.2)
+    for axis, lr in zip(axes, LRS, strict=False):
+        for name in WARMUPS:
+            run = train(name, lr)
+            axis.plot(_smoothed(run.losses), label=name, linewidth=1.8)
+            if lr == LRS[-1]:
+                axes[-1].plot(run.lrs, linewidth=1.8)
+    axes[-1].set_xlabel("update")
+    themed.legend(figure, axes[:1], columns=2)
     themed.save(figure, path)
 
 

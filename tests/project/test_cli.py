@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from warmopt import Trace, Warmed, __version__, replay
 from warmopt import __main__ as entry
-from warmopt._tools.cli import app
+from warmopt._tools.cli import _what_it_shows, app
+from warmopt._tools.demo import LRS, WARMUPS, Run, letter_entropy
 from warmopt._tools.forecast import SCHEDULES, Forecast, base_lrs
 from warmopt.criteria import Drift, InverseRootVariance
 
@@ -235,15 +236,27 @@ def test_demo_refuses_a_seed_that_torch_would_not_take(option: str) -> None:
     )
 
 
-def test_demo_trains_prints_a_table_and_saves_the_curves(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("error")
+def test_demo_trains_says_what_it_shows_and_saves_the_curves(tmp_path: Path) -> None:
     picture = tmp_path / "demo.png"
     arguments = ["demo", "--updates", "12", "--output", str(picture)]
     result = runner.invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    for name in ("no warmup", "linear", "cosine", "exponential", "radam"):
-        assert name in result.output
-    assert "0.0003 " in result.output  # 12 of 200 linear updates of 5e-3
-    assert size(picture) == (1440, 504)
+    for name in WARMUPS:
+        assert result.output.count(name) >= len(LRS)
+    assert "they were too short. 400 updates" in " ".join(result.output.split())
+    assert size(picture) == (2160, 504)
+
+
+def test_demo_names_the_runs_that_learned() -> None:
+    entropy = letter_entropy()
+    losses = {"no warmup": entropy, "aligned": entropy - 0.6}
+    runs = {lr: {n: Run([loss]) for n, loss in losses.items()} for lr in LRS}
+    runs[LRS[1]]["aligned"] = Run([entropy - 0.4])
+    told = _what_it_shows(runs)
+    assert f"has {entropy:.2f}." in told
+    assert "At LR 0.005, these learned clearly more: aligned." in told
+    assert "At LR 0.05, these learned clearly more: none." in told
 
 
 def test_the_module_runs_as_a_program(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ They need the extra `warmopt[cli]`. typer shows their docstrings as help texts.
 from __future__ import annotations
 
 import ast
+import itertools
 import math
 import os
 import re
@@ -26,7 +27,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from warmopt._groups.schedule import PACES
-from warmopt._tools.demo import LR, UPDATES, WARMUPS, Run, train
+from warmopt._tools.demo import LRS, UPDATES, WARMUPS, Run, letter_entropy, train
 from warmopt._tools.forecast import SCHEDULES, Forecast, base_lrs
 from warmopt._tools.plots import Curve, curves_in_terminal, save_curves
 from warmopt._words import did_you_mean
@@ -150,34 +151,69 @@ def demo(
         int, typer.Option(help="Length of each run.", callback=COUNT)
     ] = UPDATES,
 ) -> None:
-    """Train a small transformer with and without warmup, at the same learning rate."""
+    """Train a small transformer at two learning rates, with and without warmup.
+
+    It takes about two minutes. The first rate needs a warmup. The second is so high
+    that a ramp does not help: only aligned mode, which stops below it, learns.
+    """
     torch.set_num_threads(1)  # more threads are slower with such small matrices
     console = Console()
-    runs: dict[str, Run] = {}
-    with Progress(console=console) as bar:
-        for name, warmup in WARMUPS.items():
-            task = bar.add_task(name, total=updates)
-            runs[name] = train(
-                warmup,
+    runs: dict[float, dict[str, Run]] = {lr: {} for lr in LRS}
+    with Progress(console=console) as bar, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # aligned holds: the table tells
+        for lr, name in itertools.product(LRS, WARMUPS):
+            label = f"LR {lr:g}, {name}"
+            task = bar.add_task(label, total=updates)
+            runs[lr][name] = train(
+                name,
+                lr,
                 seed,
                 updates,
-                lambda loss, task=task, name=name: bar.update(  # type: ignore[misc]
-                    task, advance=1, description=f"{name}: loss {loss:.2f}"
+                lambda loss, task=task, label=label: bar.update(  # type: ignore[misc]
+                    task, advance=1, description=f"{label}: loss {loss:.2f}"
                 ),
             )
 
-    title = f"Post-LN transformer, AdamW at LR {LR:g}, seed {seed}"
-    table = Table("warmup", title=title)
+    title = f"Post-LN transformer, AdamW, seed {seed}"
+    table = Table("LR", "warmup", title=title)
     for column in ("loss at the end", "effective LR at the end", "seconds"):
         table.add_column(column, justify="right")
-    for name, run in runs.items():
-        row = (f"{run.final_loss:.3f}", f"{run.lrs[-1]:.2g}", f"{run.seconds:.1f}")
-        table.add_row(name, *row)
+    for lr, own in runs.items():
+        for name, run in own.items():
+            row = (f"{run.final_loss:.3f}", f"{run.lrs[-1]:.2g}", f"{run.seconds:.1f}")
+            table.add_row(f"{lr:g}", name, *row)
     console.print(table)
-    losses = [(name, _smoothed(run.losses)) for name, run in runs.items()]
-    lrs = [(name, run.lrs) for name, run in runs.items()]
-    save_curves(output, [("loss", losses), ("effective LR", lrs)], title)
-    console.print(f"The loss is in nats per character. The curves are in {output}.")
+    console.print(_what_it_shows(runs))
+    panels = [
+        (f"loss at LR {lr:g}", [(n, _smoothed(run.losses)) for n, run in own.items()])
+        for lr, own in runs.items()
+    ]
+    hottest = [(name, run.lrs) for name, run in runs[LRS[-1]].items()]
+    save_curves(output, [*panels, (f"effective LR at LR {LRS[-1]:g}", hottest)], title)
+    console.print(f"The curves are in {output}.")
+
+
+def _what_it_shows(runs: dict[float, dict[str, Run]]) -> str:
+    """What the table of the demo means, or that the runs were too short for it."""
+    entropy = letter_entropy()
+    lines = [
+        "The loss is in nats per character. A model that knows only how often each "
+        f"letter occurs has {entropy:.2f}."
+    ]
+    learned = {
+        lr: [name for name, run in own.items() if run.final_loss < entropy - 0.5]
+        for lr, own in runs.items()
+    }
+    if not any(learned.values()):
+        lines.append(
+            "No run learned more than that: they were too short. "
+            f"{UPDATES} updates, the default, are enough to show a difference."
+        )
+        return "\n".join(lines)
+    for lr, names in learned.items():
+        those = "; ".join(names) or "none"
+        lines.append(f"At LR {lr:g}, these learned clearly more: {those}.")
+    return "\n".join(lines)
 
 
 def _smoothed(values: list[float], window: int = 10) -> list[float]:

@@ -1,15 +1,18 @@
-"""A small training run that fails without warmup, for the demo of the command line.
+"""Small training runs that fail without a warmup, for the demo of the command line.
 
-It trains a post-LN decoder transformer on the text of Python's own help topics. At the
+They train a post-LN decoder transformer on the text of Python's own help topics. At the
 start, a post-LN model has large gradients near its output (Xiong et al., 2020,
-https://arxiv.org/abs/2002.04745). With this learning rate, Adam needs only about twenty
-updates to drive the model into a state that it never leaves: it predicts nothing but
-the frequencies of the letters.
+https://arxiv.org/abs/2002.04745). With the lower learning rate, Adam needs only about
+twenty updates to drive the model into a state that it never leaves: it predicts nothing
+but the frequencies of the letters. With the higher one a fixed warmup only delays that,
+since the learning rate at its end is too high.
 """
 
 from __future__ import annotations
 
+import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pydoc_data.topics import topics
@@ -21,22 +24,28 @@ from torch.optim import AdamW
 
 from warmopt.warmed import Warmed
 
-__all__ = ["LR", "UPDATES", "WARMUPS", "Run", "encoded_text", "train"]
+__all__ = [
+    "LRS",
+    "UPDATES",
+    "WARMUPS",
+    "Run",
+    "encoded_text",
+    "letter_entropy",
+    "train",
+]
 
-LR = 5e-3
+LRS = (5e-3, 5e-2)
 BETAS = (0.9, 0.99)
 UPDATES = 400
 CONTEXT = 32
 BATCH = 16
 
-# Label -> arguments of Warmed. 200 is the untuned length 2 / (1 - beta2).
-WARMUPS: dict[str, dict[str, object]] = {
-    "no warmup": {"steps": 0},
-    "linear": {"steps": 200},
-    "cosine": {"steps": 200, "mode": "cosine"},
-    "exponential": {"steps": 200, "mode": "exponential"},
-    "radam": {"mode": "radam"},
-    "adaptive": {"steps": 200, "mode": "adaptive"},
+# Label -> the mode, and its length (of aligned the cap) as a share of the run.
+WARMUPS = {
+    "no warmup": ("linear", 0.0),
+    "linear, half the run": ("linear", 0.5),
+    "linear, the whole run": ("linear", 1.0),
+    "aligned": ("aligned", 0.5),
 }
 
 
@@ -116,8 +125,16 @@ def encoded_text() -> tuple[Tensor, int]:
     return torch.tensor([numbers[character] for character in text]), len(numbers)
 
 
+def letter_entropy() -> float:
+    """The loss, in nats, of a model that knows the frequencies of the letters only."""
+    tokens, _ = encoded_text()
+    shares = [count / len(tokens) for count in Counter(tokens.tolist()).values()]
+    return -sum(share * math.log(share) for share in shares)
+
+
 def train(
-    warmup: dict[str, object],
+    warmup: str,
+    lr: float,
     seed: int = 0,
     updates: int = UPDATES,
     progress: Callable[[float], None] = lambda loss: None,
@@ -125,7 +142,8 @@ def train(
     """Trains a new model. The same seed gives the same model and the same batches.
 
     Args:
-        warmup: Arguments of `Warmed`, without the optimizer.
+        warmup: One of `WARMUPS`.
+        lr: Learning rate of AdamW.
         seed: Seed of the initial parameters and of the batches.
         updates: Length of the run.
         progress: This function is called after every update, with its loss.
@@ -133,7 +151,9 @@ def train(
     tokens, characters = encoded_text()
     torch.manual_seed(seed)
     model = Decoder(characters)
-    optimizer = Warmed(AdamW(model.parameters(), lr=LR, betas=BETAS), **warmup)  # type: ignore[arg-type]
+    adamw = AdamW(model.parameters(), lr=lr, betas=BETAS)
+    mode, share = WARMUPS[warmup]
+    optimizer = Warmed(adamw, steps=round(share * updates), mode=mode)
     run, began = Run(), time.perf_counter()
     for _ in range(updates):
         starts = torch.randint(len(tokens) - CONTEXT, (BATCH, 1))
