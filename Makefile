@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-torch test-long bench study study-quick docs format clean
+.PHONY: help demo test test-torch test-long bench study study-quick docs \
+	rehearse-release format clean
 
 help:
 	@echo "make demo       train a small transformer with and without warmup (2 minutes)"
@@ -13,6 +14,7 @@ help:
 	@echo "make study      the core grid of docs/study.md (4 core-hours; resumes; Python 3.11)"
 	@echo "make study-quick  a small grid: begun, killed, resumed, rendered (1 minute)"
 	@echo "make docs       this library's site, in build/docs"
+	@echo "make rehearse-release  build, upload to an index on this machine, install, run the README"
 	@echo "make format     let ruff format the code"
 	@echo "make clean      remove the virtual environment and all that was built"
 	@echo "PYTHON=python3.11 chooses the interpreter (3.10 or newer)"
@@ -65,6 +67,9 @@ study-quick: .venv/installed-bench
 docs: .venv/installed-docs
 	$(BIN)/python -m sphinx --quiet --fail-on-warning docs build/docs
 	@echo "The site begins at build/docs/index.html."
+
+rehearse-release: .venv/installed-release
+	$(BIN)/python -u -m tests.support.rehearse_release
 
 format: .venv/installed-test
 	$(BIN)/ruff check --fix .

@@ -9,6 +9,7 @@ is there can be compared.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from itertools import product
@@ -29,6 +30,7 @@ WARMUPS: dict[str, dict[str, Any]] = {
     "fixed 3 %": {"steps": 0.03},
     "fixed 30 %": {"steps": 0.3},
     "adaptive 30 %": {"steps": 0.3, "mode": "adaptive"},
+    "aligned 30 %": {"steps": 0.3, "mode": "aligned"},
 }
 BASE_LR, TIMES = 1e-3, (1, 4, 16)
 BETAS = (0.9, 0.99)
@@ -99,7 +101,9 @@ def train(
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        with warnings.catch_warnings():  # where aligned holds is in the record
+            warnings.filterwarnings("ignore", "The warmup of param group")
+            optimizer.step()
         scheduler.step()
         if length is None and optimizer.done:
             length = optimizer.param_groups[0].get("warmup_updates", 0)
@@ -114,6 +118,7 @@ def train(
         "loss": round(final, 5),
         "length": length,
         "done_reason": optimizer.done_reason,
+        "factor": optimizer.factors[0],
         "training_losses": [round(each, 4) for each in torch.stack(losses).tolist()],
         "parameters": sum(param.numel() for param in model.parameters()),
         "updates": updates,

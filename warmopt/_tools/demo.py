@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pydoc_data.topics import topics
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ CONTEXT = 32
 BATCH = 16
 
 # Label -> the mode, and its length (of aligned the cap) as a share of the run.
-WARMUPS = {
+WARMUPS: dict[str, tuple[Literal["linear", "aligned"], float]] = {
     "no warmup": ("linear", 0.0),
     "linear, half the run": ("linear", 0.5),
     "linear, the whole run": ("linear", 1.0),
