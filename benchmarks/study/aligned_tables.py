@@ -21,7 +21,7 @@ BASE = {  # updates of a run of each task, at 1x
     **{"char-LM LSTM": 600, "char-LM post-LN": 400, "char-LM pre-LN": 400},
     **{"fine-tuning": 1000, "batch 8, then 64": 1000},
 }
-OF_HORIZON = ("char-LM LSTM", "digits CNN", "batch 8, then 64")
+OF_HORIZON = {"char-LM LSTM": 0.99, "digits CNN": 0.999, "batch 8, then 64": 0.999}
 LONG = 1000  # updates: from here on the lowest LRs must not be worse than a short ramp
 
 
@@ -188,13 +188,13 @@ def aligned_horizon(results: Results) -> str:
     """Aligned mode minus the ramps at 1x, 4x, 16x, in nats; with and without decay."""
     groups = every(results)
     lines = []
-    for task in OF_HORIZON:
+    for task, beta2 in OF_HORIZON.items():
         for own_task in (task, f"{task}, no decay"):
             for times in (1, 4, 16):
                 own = [
                     group
                     for group in groups
-                    if group.cell.optimizer == "Adam"
+                    if (group.cell.optimizer, group.cell.beta2) == ("Adam", beta2)
                     and group.cell.task == own_task
                     and group.cell.updates == times * BASE[task]
                     and group.losses(ALIGNED)

@@ -142,6 +142,14 @@ def test_the_readme_is_short_and_each_of_its_blocks_runs_alone() -> None:
     assert max(len(blocks(part)) for part in readme.split("\n## ")) == 1
 
 
+@pytest.mark.parametrize("page", sorted(path.name for path in ROOT.glob("*.md")))
+def test_links_outside_the_site_lead_to_files(page: str) -> None:
+    """test_site.py checks those of the site."""
+    links = re.findall(r"\]\(([^)#\s]+)", (ROOT / page).read_text())
+    absent = [to for to in links if "://" not in to and not (ROOT / to).exists()]
+    assert not absent
+
+
 def test_the_commands_of_the_readme_are_targets_of_the_makefile() -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     commands = re.findall(r"^make ([a-z-]+)", (ROOT / "README.md").read_text(), re.M)
