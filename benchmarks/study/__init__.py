@@ -16,7 +16,7 @@ The map, from the top down:
     every         the tables and figures of any grid
     tables        the tables of docs/study.md and study-tables.md
     figures       its figures
-    aligned_tables, aligned_figures   those of docs/study-aligned.md
+    aligned_tables, aligned_figures   those of the study of aligned mode
     short         those of docs/adaptive-experiments.md and adaptive-tables.md
     measures      regret, intervals, sensitivity to the learning rate
     quick         a small grid, which is killed half-way and continued

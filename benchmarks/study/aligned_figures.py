@@ -1,4 +1,4 @@
-"""The figures of docs/study-aligned.md. Their docstrings are their descriptions."""
+"""The figures of the study of aligned mode. Their docstrings are their descriptions."""
 
 from __future__ import annotations
 

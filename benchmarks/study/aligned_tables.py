@@ -1,4 +1,4 @@
-"""The tables of docs/study-aligned.md. All of them work on a part of the record."""
+"""The tables of the study of aligned mode. All of them work on a part of the record."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ TASKS = {
     "batch 8, then 64": Task(
         digits, models.mlp, lambda share: 8 if share < 0.05 else 64, 1.0
     ),
-    # Horizon, noise and fine-tuning, for docs/study-aligned.md.
+    # Horizon, noise and fine-tuning, for the study of aligned mode.
     "char-LM LSTM, no decay": Task(
         characters, models.CharacterLSTM, always(8), 2.9, no_decay
     ),

@@ -52,6 +52,7 @@ WITHOUT_PYTHON = {"changelog", "command-line", "contributing", "design"}
 WITHOUT_PYTHON |= {"mutants", "performance", "study", "study-aligned", "versions"}
 WITHOUT_PYTHON |= {"study-plan", "study-tables", "performance-tables"}
 WITHOUT_PYTHON |= {"adaptive-experiments", "adaptive-tables", "aligned-trials"}
+WITHOUT_PYTHON |= {"study-aligned-plan", "study-aligned-tables"}
 WITHOUT_PYTHON |= {"gallery", "what-works"}
 # Their sections do not need each other. Each of a framework shares a worker with the
 # tests of the same one.

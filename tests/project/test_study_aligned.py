@@ -19,7 +19,7 @@ from benchmarks.study.rules import Steady
 from benchmarks.study.store import Store, environment, key_of
 from benchmarks.study.train import train
 from benchmarks.study.warmups import controls
-from tests.project.test_study import reading, settings
+from tests.project.test_study import STUDIES, reading, settings
 from warmopt.criteria import InverseRootVariance
 
 ALIGNED = {"kind": "aligned", "steps": 40}
@@ -247,13 +247,14 @@ def test_the_page_of_the_narrowing_has_its_table(tmp_path: Path) -> None:
     assert f"| {aligned_tables.ALIGNED} | 2 | 0 | 0.000 |" in page.read_text()
 
 
-def test_the_page_names_every_table_and_the_figure_is_drawn(tmp_path: Path) -> None:
-    page = config.ROOT / "docs" / "study-aligned.md"
-    text = page.read_text(encoding="utf-8")
+def test_the_pages_have_every_table_and_the_figures_are_drawn(tmp_path: Path) -> None:
+    made = []
+    for page in config.read(STUDIES / "aligned.toml").pages:
+        text = page.read_text(encoding="utf-8")
+        made.append(pages.rendered(text, record(), tmp_path))
     for name in {*aligned_tables.TABLES} - {"aligned_narrowing"}:
-        assert f"<!-- table: {name} -->" in text
-    made = pages.rendered(text, record(), tmp_path)
-    assert "| climbed | 0 | 6 |" in made
-    assert [path.name for path in (tmp_path / "pictures").iterdir()] == [
-        "study-aligned-aligned_by_lr.svg"
-    ]
+        assert f"<!-- table: {name} -->" in made[1]
+    assert "| climbed | 0 | 6 |" in made[1]
+    assert "<!-- figure: aligned_four -->" in made[0]
+    drawn = [path.name for path in (tmp_path / "pictures").iterdir()]
+    assert drawn == ["study-aligned-aligned_by_lr.svg"]  # the four tasks are not there
