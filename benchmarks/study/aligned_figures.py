@@ -9,18 +9,25 @@ from benchmarks.study.aligned_tables import ALIGNED, at, every
 from benchmarks.study.measures import Results
 from benchmarks.study.tables import ladders
 
-SHOWN = ("none", "fixed 3 %", "fixed 30 %", "fixed 100 %", ALIGNED)
-LOOKS = {"none": "C1", "fixed 3 %": "C5", "fixed 30 %": "C0", "fixed 100 %": "C4"}
-FOUR = (  # the ladders of the narrowing and of the controls, chosen before any result
-    *(("char-LM LSTM", 0.99), ("char-LM post-LN", 0.95)),
-    *(("digits MLP", 0.95), ("digits CNN", 0.999)),
-)
+LOOKS = {  # of a warmup: its name for readers, colour and width
+    "none": ("no warmup", "C1", 1.2),
+    "fixed 3 %": ("ramp, 3 % of the run", "C5", 1.2),
+    "fixed 30 %": ("ramp, 30 %", "C0", 1.2),
+    "fixed 100 %": ("ramp, the whole run", "C4", 1.2),
+    ALIGNED: ("aligned", "C2", 2.8),
+}
+FOUR = {  # the ladders of the narrowing and the controls, chosen before any result
+    ("char-LM LSTM", 0.99): "LSTM, characters",
+    ("char-LM post-LN", 0.95): "transformer, characters",
+    ("digits MLP", 0.95): "MLP, digits",
+    ("digits CNN", 0.999): "CNN, digits",
+}
 
 
 def aligned_by_lr(results: Results, path: Path) -> None:
     """Final loss against the learning rate that was asked for, by task."""
     found = [ladder for ladder in ladders(at(every(results), 1)) if ladder[1:]]
-    figures.draw_ladders(found, SHOWN, path)
+    figures.draw_ladders(found, list(LOOKS), path)
 
 
 def aligned_four(results: Results, path: Path) -> None:
@@ -31,16 +38,20 @@ def aligned_four(results: Results, path: Path) -> None:
         (ladder[0].cell.task, ladder[0].cell.beta2): ladder
         for ladder in ladders(at(every(results), 1))
     }
-    drawn = [found[each] for each in FOUR if each in found]
+    drawn = {name: found[each] for each, name in FOUR.items() if each in found}
     if not drawn:
         return
-    figure, axes = themed.panels(list(map(figures.title, drawn)), 2, height=2.0)
-    for axis, ladder in zip(axes, drawn, strict=True):
-        for name, colour in LOOKS.items():
-            figures.draw_curve(axis, ladder, name, color=colour, linewidth=1.2)
-        figures.draw_curve(axis, ladder, ALIGNED, color="C2", linewidth=2.8)
-        figures.scale(axis, ladder, SHOWN)
-    themed.legend(figure, axes[:1])
+    figure, axes = themed.panels(list(drawn), columns=2, height=2.0)
+    for axis, ladder in zip(axes, drawn.values(), strict=True):
+        for name, (label, color, width) in LOOKS.items():
+            look = {"label": label, "color": color, "linewidth": width}
+            figures.draw_curve(axis, ladder, name, **look)
+        figures.scale(axis, ladder, list(LOOKS))
+    for axis in axes[-2:]:
+        axis.set_xlabel("learning rate asked for", labelpad=0)
+    for axis in axes[::2]:
+        axis.set_ylabel("final loss")
+    themed.legend(figure, axes[:1], columns=2)
     themed.save(figure, path)
 
 

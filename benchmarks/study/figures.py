@@ -50,7 +50,8 @@ def draw_ladders(
                 means = [fmean(losses) for losses in own]
                 axis.plot(lrs, means, color=grey, alpha=0.45, linewidth=1)
             else:
-                draw_curve(axis, ladder, name, color=colours[name], linewidth=1.8)
+                look = {"label": name, "color": colours[name], "linewidth": 1.8}
+                draw_curve(axis, ladder, name, **look)
         scale(axis, ladder, shown)
         axis.tick_params("y", labelleft=i % len(parts) == 0)
     themed.legend(figure, axes[: len(parts)], columns=len(parts))
@@ -73,7 +74,7 @@ def losses_by_lr(
 def draw_curve(axis: Any, ladder: Sequence[Group], name: str, **look: Any) -> None:
     """Draws the mean over seeds against the learning rate, and the range behind it."""
     lrs, own = losses_by_lr(ladder, name)
-    axis.plot(lrs, [fmean(losses) for losses in own], label=name, **look)
+    axis.plot(lrs, [fmean(losses) for losses in own], **look)
     low, high = ([f(losses) for losses in own] for f in (min, max))
     axis.fill_between(lrs, low, high, color=look["color"], alpha=0.15, lw=0)
 
