@@ -68,8 +68,8 @@ class Sampling:
         per_group: Whether each param group is read and judged alone.
         second_moment: Where it is, if warmopt cannot find it: see `Adaptive`.
         process_group: The ranks that hold the shards: see `Adaptive`.
-        in_full: Whether all entries of a `Reading` are needed. If not, only
-            `inverse_root_variance` is computed.
+        in_full: Whether more of a `Reading` is needed than `inverse_root_variance`.
+        with_momentum: Whether `update_rms` is needed, if it is read in full.
         signal: How the new gradient is compared with the last step, see `Aligned`. If
             None, the second moment is read.
         lag: Updates until a comparison is used: 0 or 1.
@@ -81,6 +81,7 @@ class Sampling:
     second_moment: str | Callable[..., Any] | None = None
     process_group: Any = None
     in_full: bool = True
+    with_momentum: bool = True
     signal: Any = None
     lag: int = 1
 

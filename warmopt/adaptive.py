@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from warmopt._keys import FAST, SETTLED, UPDATES, Group
 from warmopt._pace import Pace, Ramp, Sampling
-from warmopt.criteria import Criterion, InverseRootVariance, Reading, name_of
+from warmopt.criteria import Criterion, InverseRootVariance, Reading, Steady, name_of
 from warmopt.shapes import MODES, FixedMode
 
 __all__ = ["Adaptive", "OnSettled", "check_criterion", "verdict"]
@@ -38,7 +38,8 @@ class Adaptive(Pace):
     Args:
         criterion: Says from a `Reading` whether the second moment has settled. The
             default, `every` and `window` are one tested preset: the rule is partly a
-            clock of every x window updates.
+            clock of every x window updates. `InverseRootVariance` was the default
+            before 0.2; it reads less and takes steady growth for "settled".
         shape: Name of a fixed mode, or a function, as `mode` of `Warmed`. Once the
             fast pace has begun, it is called between whole updates too.
         on_settled: "accelerate": while it is settled, every update advances the ramp
@@ -68,7 +69,7 @@ class Adaptive(Pace):
         50
     """
 
-    criterion: Criterion = InverseRootVariance()  # noqa: RUF009 (it is frozen)
+    criterion: Criterion = Steady()  # noqa: RUF009 (it is frozen)
     shape: FixedMode | Callable[..., float] = "linear"
     on_settled: OnSettled = "accelerate"
     fast: int | None = None
@@ -151,8 +152,9 @@ class Adaptive(Pace):
             self.per_group,
             self.second_moment,
             self.process_group,
-            # A subclass of the default criterion may look at more than the default.
+            # A subclass of one of these two may look at more than it does.
             in_full=type(self.criterion) is not InverseRootVariance,
+            with_momentum=type(self.criterion) not in (InverseRootVariance, Steady),
         )
 
     def mode(self, shape: str) -> str:

@@ -32,6 +32,7 @@ __all__ = [
     "InverseRootVariance",
     "NormRatio",
     "Reading",
+    "Steady",
     "UpdateRMS",
 ]
 
@@ -191,21 +192,8 @@ class Drift:
         if not full or reading.beta2 is None or reading.update < 2 * reading.span:
             return math.nan
         unit = reading.span * (1.0 - reading.beta2)
-        known = self._known(reading)
-        needed, quiet = self.quantile * sum(weight for _, weight in known), 0
-        for drift, weight in sorted(known):
-            quiet += weight
-            if 0 < quiet >= needed:
-                return drift / unit if unit else math.inf
-        return math.nan
-
-    def _known(self, reading: Reading) -> list[tuple[float, int]]:
-        """The size of each drift that is known, and its weight."""
-        return [
-            (abs(drift), size if self.by == "numel" else 1)
-            for drift, size in zip(reading.drifts, reading.sizes, strict=True)
-            if not math.isnan(drift)
-        ]
+        drift = _moved_by(_known_drifts(reading, self.by), self.quantile)
+        return drift / unit if unit else math.nan if math.isnan(drift) else math.inf
 
     def __call__(self, reading: Reading) -> bool:
         """Whether the reading counts as settled."""
@@ -213,7 +201,7 @@ class Drift:
         if not full or reading.beta2 is None or reading.update < 2 * reading.span:
             return False
         limit = self.tol * reading.span * (1.0 - reading.beta2)
-        known = self._known(reading)
+        known = _known_drifts(reading, self.by)
         # If nothing was measured, `quiet` is 0, and that must not count as settled.
         quiet = sum(weight for drift, weight in known if drift < limit)
         return quiet > 0 and quiet >= self.quantile * sum(weight for _, weight in known)
@@ -404,7 +392,62 @@ class UpdateRMS:
         return reading.update_rms <= self.ratio * self._floor(reading)
 
 
+@dataclass(frozen=True)
+class Steady:
+    r"""The effective LR is constant for a window, and v neither grows nor shrinks.
+
+    It is `InverseRootVariance`, and for at least `quantile` of all elements also
+
+    .. math:: |\log \bar v_l(t) - \log \bar v_l(t - D)| \le \text{most}
+
+    where :math:`\bar v_l` is the mean v of the tensor l that has the element. `most` is
+    a natural logarithm: 0.2 over the 20 updates of the default window is 1 % an update.
+    `quantile` is a share in (0, 1]. Tensors without any v > 0 do not count. This is the
+    default of `Adaptive`. For `InverseRootVariance` alone, a v that grows by 2 % at
+    every update settles as soon as one that is at rest.
+
+    What fools it: what fools `InverseRootVariance`, except for steady growth or decay
+    that is faster than `most`. Clipping by the global norm hides growth.
+
+    Example:
+        >>> import math
+        >>> nan = math.nan
+        >>> grows = Reading(50, 20, 5, 5, 0.9, 0.999, 0.01, nan, nan, (0.4,), (900,))
+        >>> InverseRootVariance()(grows), Steady()(grows)
+        (True, False)
+
+    Reference:
+        Ours. https://arxiv.org/abs/1908.03265 has the variance, see
+        `InverseRootVariance`.
+    """
+
+    threshold: float = 0.02
+    most: float = 0.2
+    quantile: float = 0.75
+
+    def __post_init__(self) -> None:
+        _check_positive("threshold", self.threshold)
+        _check_positive("most", self.most)
+        _check_positive("quantile", self.quantile, most=1.0)
+
+    @property
+    def limit(self) -> float:
+        """The most that `quantity` may be: 1."""
+        return 1.0
+
+    def quantity(self, reading: Reading) -> float:
+        """The variance or the drift as a multiple of its limit, the larger of both."""
+        drift = _moved_by(_known_drifts(reading, "numel"), self.quantile)
+        parts = reading.inverse_root_variance / self.threshold, drift / self.most
+        return math.nan if any(map(math.isnan, parts)) else max(parts)
+
+    def __call__(self, reading: Reading) -> bool:
+        """Whether the reading counts as settled."""
+        return self.quantity(reading) <= 1.0
+
+
 CRITERIA: dict[str, Callable[..., Criterion]] = {
+    "steady": Steady,
     "inverse_root_variance": InverseRootVariance,
     "drift": Drift,
     "norm_ratio": NormRatio,
@@ -429,6 +472,25 @@ def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None
     if value not in choices:
         allowed = ", ".join(map(str, choices))
         raise ValueError(f"{name} must be one of {allowed}, got {value!r}.")
+
+
+def _known_drifts(reading: Reading, by: Weight) -> list[tuple[float, int]]:
+    """The size of each drift that is known, and its weight."""
+    return [
+        (abs(drift), size if by == "numel" else 1)
+        for drift, size in zip(reading.drifts, reading.sizes, strict=True)
+        if not math.isnan(drift)
+    ]
+
+
+def _moved_by(known: list[tuple[float, int]], quantile: float) -> float:
+    """The most that this share of the weight has moved; nan if nothing is known."""
+    needed, quiet = quantile * sum(weight for _, weight in known), 0
+    for drift, weight in sorted(known):
+        quiet += weight
+        if 0 < quiet >= needed:
+            return drift
+    return math.nan
 
 
 def name_of(criterion: Criterion) -> str:

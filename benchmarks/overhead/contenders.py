@@ -18,7 +18,7 @@ from torch.optim import Optimizer, lr_scheduler
 
 from benchmarks.overhead.timing import Step
 from warmopt import Adaptive, Aligned, Warmed
-from warmopt.criteria import InverseRootVariance
+from warmopt.criteria import Steady
 
 LONG = 10**9  # updates: a warmup of this length never ends during a measurement
 STEPS = {"warming": LONG, "done": 1}
@@ -109,14 +109,14 @@ def warmopt(optimizer: Optimizer, steps: int, wrap: Wrap) -> Step:
     return bare(Warmed(optimizer, steps=steps), steps, wrap)
 
 
-def never() -> InverseRootVariance:
-    """The default criterion, with a threshold that is never reached.
+def never() -> Steady:
+    """The default criterion, with a share of elements that is never reached.
 
     Here all gradients are the same, so the real criterion would end the warmup at once.
     This cannot be a new class: for a class that it does not know, warmopt reads more.
     """
-    criterion = InverseRootVariance()
-    object.__setattr__(criterion, "threshold", -1.0)  # the class itself would refuse it
+    criterion = Steady()
+    object.__setattr__(criterion, "quantile", 2.0)  # the class itself would refuse it
     return criterion
 
 

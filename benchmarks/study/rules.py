@@ -60,7 +60,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Guarded:
-    """The default, but it waits until `UpdateRMS` has settled too."""
+    """`InverseRootVariance`, and `UpdateRMS` has settled too."""
 
     ratio: float = 1.5
     threshold: float = 0.02
@@ -71,27 +71,8 @@ class Guarded:
 
 
 @dataclass(frozen=True)
-class Steady:
-    """The default, but it waits while v grows or shrinks in a quarter of all elements.
-
-    `most` is the size of log(v now / v at the start of the window): 2 % an update is
-    0.4 over 20 updates.
-    """
-
-    most: float = 0.2
-    quantile: float = 0.75
-    threshold: float = 0.02
-
-    def __call__(self, reading: Reading) -> bool:
-        drifts = zip(reading.drifts, reading.sizes, strict=True)
-        quiet = [(abs(drift) <= self.most, n) for drift, n in drifts]
-        settled = InverseRootVariance(self.threshold)(reading)
-        return settled and share(quiet) >= self.quantile
-
-
-@dataclass(frozen=True)
 class Calm:
-    """The default, but it waits while g^2 is far above v in a tenth of all elements."""
+    """`InverseRootVariance`, and g^2 is not far above v in most elements."""
 
     limit: float = 1.5
     quantile: float = 0.9
@@ -159,7 +140,7 @@ class NullDrift:
 
 @dataclass(frozen=True)
 class LossCalm:
-    """The default, but it waits while the training loss rises by more than its noise.
+    """`InverseRootVariance`, and the training loss rises by no more than its noise.
 
     The training loop fills `losses`. The mean of the last `span` updates is compared
     with the mean of the `span` updates before. It may be higher by `spreads` standard
@@ -184,7 +165,7 @@ class LossCalm:
 
 @dataclass(frozen=True)
 class LossFalls(LossCalm):
-    """The default, but it waits until the training loss is near its lowest value.
+    """`InverseRootVariance`, and the training loss is near its lowest value.
 
     Near means within `spreads` standard deviations of single losses.
     """
@@ -205,7 +186,6 @@ RULES: dict[str, type[Criterion]] = {
     **CRITERIA,
     "clock": Clock,
     "guarded": Guarded,
-    "steady": Steady,
     "calm": Calm,
     "agreement": Agreement,
     "null_drift": NullDrift,

@@ -25,13 +25,13 @@ from tests.support.optimizers import ROWS, assert_same, snapshot
 from warmopt import Warmed
 from warmopt._groups.schedule import Schedule
 from warmopt.adaptive import Adaptive
-from warmopt.criteria import InverseRootVariance, Reading
+from warmopt.criteria import InverseRootVariance, Reading, Steady
 from warmopt.shapes import MODES
 from warmopt.trace import Trace
 
 
 def test_the_default_is_the_preset_that_was_tested() -> None:
-    assert Adaptive() == Adaptive(InverseRootVariance(0.02), every=5, window=5)
+    assert Adaptive() == Adaptive(Steady(0.02, 0.2, 0.75), every=5, window=5)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.support.streams import Stream
-from warmopt import shapes
+from warmopt import Adaptive, shapes
 from warmopt._measure.statistics import statistics
 from warmopt.criteria import (
     CRITERIA,
@@ -21,6 +21,7 @@ from warmopt.criteria import (
     InverseRootVariance,
     NormRatio,
     Reading,
+    Steady,
     UpdateRMS,
 )
 
@@ -35,6 +36,10 @@ EVERY = [
     NormRatio(orientation="new_over_old", bias_correction=False),
     Drift(by="tensor", quantile=0.5),
 ]
+
+
+# Three quarters of the elements are in the first tensor.
+RESTS = {"inverse_root_variance": 0.01, "drifts": (0.1, 0.2), "sizes": (3, 1)}
 
 
 def reading(**known: Any) -> Reading:
@@ -54,6 +59,15 @@ def settles(stream: Stream, criterion: Criterion) -> int | None:
         (InverseRootVariance(), {"inverse_root_variance": 0.02}, True),
         (InverseRootVariance(), {"inverse_root_variance": 0.0201}, False),
         (InverseRootVariance(0.05), {"inverse_root_variance": 0.04}, True),
+        (Steady(), {**RESTS, "inverse_root_variance": 0.02}, True),
+        (Steady(), {**RESTS, "inverse_root_variance": 0.0201}, False),
+        (Steady(), {**RESTS, "drifts": (-0.2, 9.0)}, True),
+        (Steady(), {**RESTS, "drifts": (-0.201, 0.0)}, False),
+        (Steady(most=0.3), {**RESTS, "drifts": (-0.3, 9.0)}, True),
+        (Steady(quantile=0.8), {**RESTS, "drifts": (0.0, 9.0)}, False),
+        (Steady(), {**RESTS, "drifts": (NAN, 0.0)}, True),
+        (Steady(), {**RESTS, "drifts": (NAN, NAN)}, False),
+        (Steady(), {**RESTS, "drifts": (-math.inf, math.inf)}, False),
         (Drift(), {"drifts": (0.24, -0.24), "sizes": (1, 1)}, True),
         (Drift(), {"drifts": (0.26,), "sizes": (1,)}, False),
         (Drift(), {"drifts": (-0.26,), "sizes": (1,)}, False),
@@ -120,7 +134,8 @@ def test_they_are_values() -> None:
     assert repr(InverseRootVariance()) == "InverseRootVariance(threshold=0.02)"
     with pytest.raises(FrozenInstanceError):
         Drift().tol = 1.0  # type: ignore[misc]
-    assert next(iter(CRITERIA)) == "inverse_root_variance"
+    assert next(iter(CRITERIA)) == "steady"
+    assert Adaptive().criterion == Steady()
 
 
 POSITIVE = "must be a finite number > 0, got"
@@ -133,6 +148,9 @@ POSITIVE = "must be a finite number > 0, got"
         ("inverse_root_variance", {"threshold": NAN}, ValueError, f"{POSITIVE} nan"),
         ("inverse_root_variance", {"threshold": "x"}, TypeError, f"{POSITIVE} 'x'"),
         ("inverse_root_variance", {"threshold": True}, TypeError, f"{POSITIVE} True"),
+        ("steady", {"threshold": 0}, ValueError, f"{POSITIVE} 0"),
+        ("steady", {"most": -0.2}, ValueError, f"{POSITIVE} -0.2"),
+        ("steady", {"quantile": 0}, ValueError, "must be in (0, 1], got 0"),
         ("drift", {"tol": math.inf}, ValueError, f"{POSITIVE} inf"),
         ("drift", {"quantile": 1.1}, ValueError, "must be in (0, 1], got 1.1"),
         (
@@ -350,6 +368,21 @@ def test_inverse_root_variance_is_partly_a_clock() -> None:
     assert settles(Stream(noise, 0.999), InverseRootVariance()) == 25
     assert settles(growing, InverseRootVariance()) == 35
     assert settles(growing, Drift()) is None
+
+
+@pytest.mark.parametrize("beta2", [0.95, 0.99, 0.999])
+def test_steady_growth_does_not_fool_the_default(beta2: float) -> None:
+    """A v that grows by 2 % an update is not settled; one at rest is, as before."""
+    torch.manual_seed(0)
+    noise = torch.randn(400, 20, 64)
+    rests, grows = (
+        Stream(noise * rate ** torch.arange(400.0)[:, None, None], beta2)
+        for rate in (1.0, 1.01)
+    )
+    first = settles(rests, InverseRootVariance())
+    assert first == settles(rests, Steady())
+    assert settles(grows, InverseRootVariance()) == first
+    assert settles(grows, Steady()) is None
 
 
 @pytest.mark.parametrize(

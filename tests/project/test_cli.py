@@ -19,7 +19,7 @@ from warmopt import __main__ as entry
 from warmopt._tools.cli import _what_it_shows, app
 from warmopt._tools.demo import LRS, WARMUPS, Run, letter_entropy
 from warmopt._tools.forecast import SCHEDULES, Forecast, base_lrs
-from warmopt.criteria import Drift, InverseRootVariance
+from warmopt.criteria import Drift, Steady
 
 runner = CliRunner()
 
@@ -327,10 +327,11 @@ def trace(tmp_path: Path) -> Path:
 
 
 def test_replay_of_a_run_says_what_the_run_did(trace: Path) -> None:
-    expected = replay(Trace.load(trace), InverseRootVariance())
+    expected = replay(Trace.load(trace), Steady())
     result = runner.invoke(app, ["replay", str(trace)])
     assert result.exit_code == 0
-    assert "InverseRootVariance(threshold=0.02): settled in" in result.output
+    told = "Steady(threshold=0.02, most=0.2, quantile=0.75): settled in"
+    assert told in " ".join(result.output.split())
     assert f"Update {expected.end} would have been the last (" in result.output
 
 
@@ -361,8 +362,8 @@ def test_replay_takes_another_rule(trace: Path, options: str, said: str) -> None
         ("--threshold", "--threshold must have a value: --threshold VALUE"),
         (
             "--tol 0.5",
-            "--tol must be an option of replay, or of --criterion inverse_root_variance"
-            ": --threshold.",
+            "--tol must be an option of replay, or of --criterion steady: "
+            "--threshold, --most, --quantile.",
         ),
         ("--threshhold 1", "Did you mean '--threshold'?"),
         ("--threshold -1", "--threshold must be a finite number > 0, got -1."),
@@ -386,7 +387,7 @@ def test_replay_draws_the_run_and_the_replay(trace: Path, tmp_path: Path) -> Non
     assert result.exit_code == 0, result.output
     assert f"The picture is in {picture}." in result.output
     drawn = re.findall("<!-- (.*) -->", picture.read_text())
-    for text in ("InverseRootVariance (acts)", "Drift", "Drift would end", "99"):
+    for text in ("Steady (acts)", "Drift", "Drift would end", "99"):
         assert any(text in each for each in drawn), (text, drawn)
     assert "(replayed)" in " ".join(drawn)
 
@@ -414,7 +415,7 @@ def test_the_picture_of_a_trace_names_what_it_shows(trace: Path) -> None:
     for text in ("factor", "effective LR", "variance of 1/√v", "settled", "Drift"):
         assert text in shown
     assert "0.02" in shown  # the threshold
-    assert "InverseRootVariance (acts)" in shown
+    assert "Steady (acts)" in shown
     assert "Warmup of at most 90 updates, read every 5" in shown
     for row in drawn:
         row["lr"] = None  # a tensor
@@ -424,6 +425,6 @@ def test_the_picture_of_a_trace_names_what_it_shows(trace: Path) -> None:
         assert text in shown
     assert "effective LR" not in shown
     drawn.rows.clear()
-    assert "InverseRootVariance (acts)" in texts(drawn, picture)
+    assert "Steady (acts)" in texts(drawn, picture)
     with pytest.raises(ValueError, match=r"pool must be one of the trace, \[0\]"):
         drawn.plot(picture, pool=1)

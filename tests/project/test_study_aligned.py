@@ -15,12 +15,11 @@ pytest.importorskip("tomllib")  # Python 3.11
 from benchmarks.study import aligned_tables, config, measures, pages
 from benchmarks.study.hands import CHANGES, Climbing, LossGap
 from benchmarks.study.optimizers import OPTIMIZERS
-from benchmarks.study.rules import Steady
 from benchmarks.study.store import Store, environment, key_of
 from benchmarks.study.train import train
 from benchmarks.study.warmups import controls
 from tests.project.test_study import STUDIES, reading, settings
-from warmopt.criteria import InverseRootVariance
+from warmopt.criteria import InverseRootVariance, Steady
 
 ALIGNED = {"kind": "aligned", "steps": 40}
 

@@ -15,7 +15,7 @@ __all__ = ["median_variance", "statistics"]
 
 
 def median_variance(ring: Tensor) -> Tensor:
-    """Only `inverse_root_variance` of a window: the default criterion needs no more.
+    """Only `inverse_root_variance` of a window: some criteria need no more.
 
     Shape: ring [samples, tensors, coordinates], float32; result [].
     """

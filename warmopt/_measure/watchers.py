@@ -111,6 +111,7 @@ class Watcher:
             sampling.second_moment,
             self._sampling.process_group,
             in_full=self._trace is not None or sampling.in_full,
+            with_momentum=self._trace is not None or sampling.with_momentum,
         )
         if self._pace.sampling != sampling or sampling.process_group is not None:
             return window

@@ -42,8 +42,9 @@ class Window:
         window: How many samples are kept.
         second_moment: Where to find it, as in `Adaptive`.
         process_group: The ranks that hold the shards, as in `Adaptive`.
-        in_full: Whether to compute every number of a `Reading`. If False, only
-            `inverse_root_variance` is computed: the default criterion needs no more.
+        in_full: Whether to compute all numbers of a `Reading`, and not only
+            `inverse_root_variance`.
+        with_momentum: Whether `update_rms` is one of them.
 
     Attributes:
         ring: The samples, float32, of shape [window, tensors, coordinates], with at
@@ -67,6 +68,7 @@ class Window:
         second_moment: str | Callable[..., Any] | None = None,
         process_group: Any = None,
         in_full: bool = True,
+        with_momentum: bool = True,
     ) -> None:
         self._optimizer, self.every = optimizer, every
         self._groups, self._process_group = groups, process_group
@@ -92,7 +94,7 @@ class Window:
             second_moment,
             # All ranks must sum tensors of the same shape. One rank may keep a trace,
             # which needs the momentum, so all of them sample it.
-            with_momentum=in_full or self.is_collective,
+            with_momentum=(in_full and with_momentum) or self.is_collective,
             count=(count := coordinates(total)),
             device=device,
             mesh=self._mesh,

@@ -190,7 +190,7 @@ def _thresholds(names: Sequence[str]) -> list[float]:
     A trace that was saved has only the names of its criteria, so the threshold is read
     from the name.
     """
-    pattern = r"InverseRootVariance\(threshold=([^)]+)\)"
+    pattern = r"(?:InverseRootVariance|Steady)\(threshold=([^,)]+)"
     return [float(found[1]) for name in names if (found := re.match(pattern, name))]
 
 
