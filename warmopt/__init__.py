@@ -45,4 +45,4 @@ from warmopt.trace import Trace as Trace
 from warmopt.trace import replay as replay
 from warmopt.warmed import Warmed as Warmed
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
