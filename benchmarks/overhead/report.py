@@ -36,6 +36,16 @@ about a tenth at a million parameters, and is lost in the noise for large models
 
 """
 
+FIGURE = """\
+![While it warms, warmopt adds a third of what pytorch_warmup adds to a step that does
+nothing, and less than a tenth after that; torch's schedulers add as much as
+pytorch_warmup or more](pictures/performance.svg)
+
+*What each adds to a step that does nothing, with one param group, as a share of what
+pytorch_warmup adds. Lower is better.*
+
+"""
+
 SHORT = """\
 
 The numbers are the time of a step divided by that of the bare step: 1.05 is 5 % longer.
@@ -166,6 +176,14 @@ FEW = [
     ("pytorch_warmup LinearWarmup", "warming"),
     ("LinearLR", "warming"),
 ]
+DRAWN = {  # contenders of the figure, and their names for readers
+    OURS: "warmopt",
+    "timm step_update": "timm",
+    "pytorch_warmup LinearWarmup": "pytorch_warmup",
+    "LinearLR": "torch's LinearLR",
+    "SequentialLR": "torch's SequentialLR",
+    "transformers linear schedule": "transformers",
+}
 COUNTS = ("operators", "allocations", "kernels", "syncs", "hook_passes")
 WHO = [(each.name, state) for state in STEPS for each in CONTENDERS]
 Key = tuple[str, str, str]
@@ -292,6 +310,7 @@ def page(path: Path) -> str:
     short = by_contender(rows, cases, FEW, ratio) if cases else ""
     return (
         HEAD
+        + FIGURE
         + source(record, path.stem)
         + "\n"
         + short
@@ -301,6 +320,24 @@ def page(path: Path) -> str:
         + "\n"
         + WHERE
     )
+
+
+def draw(record: Record, path: Path) -> None:
+    """Draws what each adds to an empty step, as a share of what pytorch_warmup adds."""
+    from docs.scripts import themed
+
+    rows = by_key(record, "cpu")
+    with themed.style():
+        figure, [axis] = themed.panels([""], columns=1, height=2.6)
+        for state, offset, colour in zip(STEPS, (-0.2, 0.2), ("C0", "C1"), strict=True):
+            found = [rows["machinery-1", name, state] for name in DRAWN]
+            places = [height + offset for height in range(len(DRAWN))]
+            shares = [row["of_pytorch_warmup"] for row in found]
+            axis.barh(places, shares, height=0.36, label=state, color=colour)
+        axis.set_yticks(range(len(DRAWN)), list(DRAWN.values()))
+        axis.invert_yaxis()
+        themed.legend(figure, [axis], columns=2)
+        themed.save(figure, path)
 
 
 def tables_page(path: Path, old: str) -> str:
@@ -317,6 +354,7 @@ def write(path: Path) -> None:
     before = TABLES_PAGE.read_text(encoding="utf-8")
     TABLES_PAGE.write_text(tables_page(path, before), encoding="utf-8")
     PAGE.write_text(page(path), encoding="utf-8")
+    draw(read_cpu(path), PAGE.parent / "pictures" / "performance.svg")
 
 
 if __name__ == "__main__":
