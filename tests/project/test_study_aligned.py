@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ import torch
 
 pytest.importorskip("tomllib")  # Python 3.11
 
-from benchmarks.study import aligned_tables, config, measures, pages
+from benchmarks.study import aligned_tables, config, measures, pages, tables
 from benchmarks.study.hands import CHANGES, Climbing, LossGap
 from benchmarks.study.optimizers import OPTIMIZERS
 from benchmarks.study.store import Store, environment, key_of
@@ -257,3 +259,76 @@ def test_the_pages_have_every_table_and_the_figures_are_drawn(tmp_path: Path) ->
     assert "<!-- figure: aligned_four -->" in made[0]
     drawn = [path.name for path in (tmp_path / "pictures").iterdir()]
     assert drawn == ["study-aligned-aligned_by_lr.svg"]  # the four tasks are not there
+
+
+def test_the_findings_are_those_of_the_record() -> None:
+    """What the pages say in words."""
+    study = config.read(STUDIES / "aligned.toml")
+    results = pages.results_of(study, study.results)
+    every = aligned_tables.every(results)
+    aligned, ramp = aligned_tables.ALIGNED, aligned_tables.RAMP
+    one = [group for group in aligned_tables.at(every, 1) if group.losses(aligned)]
+    four = [group for group in aligned_tables.at(every, 4) if group.losses(aligned)]
+    docs = config.ROOT / "docs"
+    page, guide, choosing, readme = (
+        " ".join(path.read_text(encoding="utf-8").split())
+        for path in (
+            *(docs / f"{name}.md" for name in ("study-aligned", "aligned", "choosing")),
+            config.ROOT / "README.md",
+        )
+    )
+
+    def failed(groups: list[measures.Group], name: str) -> int:
+        return sum(group.failed(name) for group in groups)
+
+    def runs(groups: list[measures.Group], name: str) -> int:
+        return sum(len(group.rows[name]) for group in groups if name in group.rows)
+
+    lost = f"{failed(one, aligned)} of {runs(one, aligned)} runs"
+    assert runs(one, aligned) == runs(one, ramp)
+    for text in (page, guide, readme):
+        assert lost in text
+    assert f"a ramp over 30 % of the run in {failed(one, ramp)}" in readme
+    for name, words in (("radam", "with RAdam's factor"), ("gi", "with GI")):
+        assert f"{failed(one, name)} {words}" in page
+    hot = [group for ladder in tables.ladders(one) for group in ladder[-2:]]
+    best = sum(group.failed(group.best or "") for group in hot)
+    told = f"{failed(hot, aligned)} of {runs(hot, aligned)} runs"
+    assert f"{told} failed. With the best fixed length of each cell {best} did" in page
+    assert f"in {told}, with the best length in {best}" in choosing
+
+    at_one, at_four = (aligned_tables.asks(g, aligned) for g in (one, four))
+    met = [sum(map(bool, (yes for *_, yes in asks))) for asks in (at_one, at_four)]
+    told = f"{met[0]} are met at the usual length and {met[1]} at four times that"
+    assert told in page
+    above = [g for g in one if fmean(g.regret(aligned).values() or [0]) > 2.5]
+    assert f"({len(above)} are, of {len(one)})" in page
+    assert all(
+        group in [ladder[0] for ladder in tables.ladders(one)] for group in above
+    )
+    for control in ("replay", "held_ramp"):
+        name = f"{control} of {aligned}"
+        spreads = tables.spreads(one, aligned, name)
+        assert measures.verdict(measures.over_seeds(spreads)) == 0
+    edge = tables.spreads(four, aligned, "climbing 30 % change=edge")
+    assert measures.verdict(measures.over_seeds(edge)) <= 0
+
+    of_steady = [
+        g for g in measures.grouped(results) if g.losses(aligned_tables.STEADY)
+    ]
+    spreads = tables.spreads(of_steady, aligned_tables.STEADY, aligned_tables.DEFAULT)
+    assert measures.verdict(measures.over_seeds(spreads)) == 0
+    failures = [failed(of_steady, n) for n in (aligned_tables.STEADY, "adaptive 30 %")]
+    assert "{} of 220 runs failed, {} before".format(*failures) in page
+
+
+def test_the_narrowing_is_that_of_its_record() -> None:
+    study = config.read(STUDIES / "aligned-tuning.toml")
+    results = pages.results_of(study, study.results)
+    plan = (config.ROOT / "docs" / "study-aligned-plan.md").read_text(encoding="utf-8")
+    lines = aligned_tables.aligned_narrowing(results).splitlines()[2:]
+    assert len(lines) == 6
+    for line in lines:
+        name, _, failed, excess = line.strip("| ").split(" | ")
+        rule, signal = re.findall(r"=(\w+)", name)
+        assert re.search(rf"\| {rule}, {signal}[^|]*\| {failed} \| {excess} \|", plan)
