@@ -36,8 +36,8 @@ class Aligned(Pace):
 
     .. math:: f \leftarrow \min(1, f e^{r(a)})
 
-    from f = `start`. So you give it the highest LR that you dare. `steps` of `Warmed`
-    is only a cap. The warmup ends in one of three ways, as `done_reason` says:
+    from f = `start`. So you may give it an LR that is too high, up to about ten times
+    what you think is right. `steps` of `Warmed` is only a cap. The warmup ends in one of three ways, as `done_reason` says:
 
     - "full": f has reached 1.
     - "held": no new best f (by 2 %) for `stall` updates, or the cap was reached. Then f
@@ -54,7 +54,10 @@ class Aligned(Pace):
       order, they agree too well, so it climbs too far.
     - Gradients that are only noise, as in fine-tuning with a fresh optimizer, or with
       tiny batches. It ramps then, or holds too low.
-    - It is greedy. In a long run, a slow ramp to a higher LR may end better.
+    - No momentum: with RMSprop, or Adam with beta1 = 0, it holds far too low.
+    - An LR a hundred times too high: the damage of the first steps looks like noise, so
+      it ramps.
+    - It is greedy. At a low LR, a slow ramp may end better.
     - Tensors of which little is sampled, but on which much depends.
     - A batch size that changes: it changes the noise, and f is held already.
 

@@ -44,8 +44,8 @@ def what_works(record: Record | None, name: str) -> str:
 def sentence(record: Record | None, name: str) -> str:
     if record is None:
         told = (
-            f"All of this was tested on a CPU. On a GPU: {NOTHING}; for CUDA graphs a "
-            "stand-in captures."
+            f"All of this was tested on a CPU. On a GPU: {NOTHING}; CUDA "
+            "graphs only with a stand-in."
         )
     else:
         good, all_ = map(
