@@ -37,7 +37,8 @@ class Aligned(Pace):
     .. math:: f \leftarrow \min(1, f e^{r(a)})
 
     from f = `start`. So you may give it an LR that is too high, up to about ten times
-    what you think is right. `steps` of `Warmed` is only a cap. The warmup ends in one of three ways, as `done_reason` says:
+    what you think is right. `steps` of `Warmed` is only a cap. The warmup ends in one
+    of three ways, as `done_reason` says:
 
     - "full": f has reached 1.
     - "held": no new best f (by 2 %) for `stall` updates, or the cap was reached. Then f
