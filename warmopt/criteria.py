@@ -193,7 +193,9 @@ class Drift:
             return math.nan
         unit = reading.span * (1.0 - reading.beta2)
         drift = _moved_by(_known_drifts(reading, self.by), self.quantile)
-        return drift / unit if unit else math.nan if math.isnan(drift) else math.inf
+        if math.isnan(drift):
+            return drift
+        return drift / unit if unit else math.inf
 
     def __call__(self, reading: Reading) -> bool:
         """Whether the reading counts as settled."""

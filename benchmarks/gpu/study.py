@@ -96,19 +96,19 @@ def train(
     losses: list[Tensor] = []
     gap = max(1, updates // 30)  # between two losses that are kept
     began, length = time.perf_counter(), None
-    for update in range(1, updates + 1):
-        loss = loss_of(here, model, text.batch(draw))
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        with warnings.catch_warnings():  # where aligned holds is in the record
-            warnings.filterwarnings("ignore", "The warmup of param group")
+    with warnings.catch_warnings():  # where aligned holds is in the record
+        warnings.filterwarnings("ignore", "The warmup of param group")
+        for update in range(1, updates + 1):
+            loss = loss_of(here, model, text.batch(draw))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-        scheduler.step()
-        if length is None and optimizer.done:
-            length = optimizer.param_groups[0].get("warmup_updates", 0)
-        if update % gap == 0:
-            losses.append(loss.detach())  # read after the run: nothing waits
+            scheduler.step()
+            if length is None and optimizer.done:
+                length = optimizer.param_groups[0].get("warmup_updates", 0)
+            if update % gap == 0:
+                losses.append(loss.detach())  # read after the run: nothing waits
     with torch.no_grad():
         held_out = [
             loss_of(here, model, batch) for batch in text.validation(plan.validation)

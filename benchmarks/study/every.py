@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.markdown_tables import grid
+from benchmarks.study.figures import draw_curve
 from benchmarks.study.measures import Cell, Group, Results, grouped, lengths, margin
 from benchmarks.study.tables import is_control, ladders, middle, names, regrets
 from warmopt._tools.plots import panels
@@ -100,19 +101,11 @@ TABLES = {table.__name__: table for table in (every_loss, every_warmup, every_re
 def every_lr(results: Results, path: Path) -> None:
     """Final loss against the learning rate: mean and range over seeds."""
     figure, axes, every = of_ladders(results, "learning rate")
+    styles = looks(names(grouped(results)))
     for axis, ladder in zip(axes, every, strict=True):
         axis.set_xscale("log")
-        for name, look in looks(names(grouped(results))).items():
-            found = [
-                (g.cell.lr, list(own.values()))
-                for g in ladder
-                if (own := g.losses(name))
-            ]
-            lrs = [lr for lr, _ in found]
-            means = [fmean(own) for _, own in found]
-            axis.plot(lrs, means, label=name, marker=".", **look)
-            low, high = ([f(own) for _, own in found] for f in (min, max))
-            axis.fill_between(lrs, low, high, alpha=0.12, color=look["color"])
+        for name, look in styles.items():
+            draw_curve(axis, ladder, name, label=name, marker=".", **look)
     save(figure, axes, path)
 
 

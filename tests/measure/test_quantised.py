@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
@@ -16,6 +15,7 @@ from torch.optim import Optimizer
 
 from tests.support import ROOT
 from tests.support.features import force_eager, needs_torchao
+from tests.support.pages import blocks
 from warmopt import Adaptive, Trace, Warmed
 
 PAGE = ROOT / "docs" / "adaptive.md"
@@ -70,8 +70,8 @@ def quantised(name: str, params: list[Parameter]) -> Optimizer:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_recipe_sees_what_adam_keeps_in_full(name: str) -> None:
     package = name.partition(".")[0]
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
-    [code] = [block for block in blocks if f"import {package}" in block]
+    found = blocks(PAGE.read_text())
+    [code] = [block for block in found if f"import {package}" in block]
     params = new_params()
     names: dict[str, Any] = {
         "torch": torch,

@@ -15,6 +15,7 @@ import torch
 import warmopt
 from tests.support import ROOT, what_works
 from tests.support.features import needs_fsdp2, needs_torchao
+from tests.support.pages import blocks, prints
 from warmopt import Trace, Warmed
 
 DOCS = ROOT / "docs"
@@ -61,11 +62,6 @@ WORKERS = {"Lightning": "lightning", "transformers.Trainer": "transformers"}
 WORKERS["accelerate"] = "transformers"
 
 
-def blocks(text: str) -> list[str]:
-    """The Python code in a page, or in a part of it."""
-    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-
-
 NEEDED = {"fully_shard": needs_fsdp2, "torchao": needs_torchao}
 
 
@@ -99,7 +95,7 @@ def test_the_python_blocks_of_a_page_run(
     """All blocks run as one program. `# prints` says what a line prints."""
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "page", "exec"), {"__name__": "page"})
-    expected = re.findall(r"# prints (.*)", code)
+    expected = prints(code)
     assert expected or "torch.cuda" in code
     printed = capsys.readouterr().out.splitlines()
     assert [line for line in printed if line in expected] == expected, printed

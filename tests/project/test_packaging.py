@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
@@ -16,8 +15,9 @@ import pytest
 import yaml
 
 import warmopt
-from tests.project.test_docs import MODULES, blocks
+from tests.project.test_docs import MODULES
 from tests.support import ROOT
+from tests.support.pages import blocks, prints
 
 pytestmark = pytest.mark.xdist_group("packaging")  # two builds at once would clash
 
@@ -86,7 +86,7 @@ def test_the_wheel_runs_the_first_example_and_imports_all(
     modules = [f"import {name}" for name in MODULES]  # the framework callbacks too
     code = "\n".join([first, *modules, "print(warmopt.__file__)"])
     printed, file = run(python, "-W", "error", "-c", code, cwd=tmp_path).splitlines()
-    assert [printed] == re.findall("# prints (.*)", first)
+    assert [printed] == prints(first)
     assert Path(file).is_relative_to(python.parent.parent)
 
 

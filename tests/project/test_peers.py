@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import pytest
 import torch
 
 from docs.scripts.write_coming_from import PAGE, page
+from tests.support.pages import blocks
 from tests.support.peers import LR, ROWS, Row, build
 from tests.support.reference import watch
 from warmopt import Warmed
@@ -106,7 +106,7 @@ def test_the_page_keeps_their_decay() -> None:
     from transformers import get_linear_schedule_with_warmup
 
     n, total = 7, 50
-    *_, block, _ = re.findall(r"```python\n(.*?)```", page(), re.DOTALL)
+    *_, block, _ = blocks(page())
     names = scope(n, total, 1)
     exec(block, names)
     theirs = build(LR, 0.999)
@@ -118,7 +118,7 @@ def test_the_page_keeps_their_decay() -> None:
 def test_the_page_has_a_scheduler_called_once_an_epoch() -> None:
     """Its last block is a linear warmup over n epochs of k updates."""
     n, k = 5, 7
-    *_, block = re.findall(r"```python\n(.*?)```", page(), re.DOTALL)
+    *_, block = blocks(page())
     names = scope(n, n * k, k)
     exec(block, names)
     expected = [LR * min(1.0, i // k / n) for i in range((n + 2) * k)]

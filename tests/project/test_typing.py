@@ -11,9 +11,10 @@ from typing import get_args
 
 import pytest
 
-from tests.project.test_docs import PAGES, blocks
+from tests.project.test_docs import PAGES
 from tests.support import ROOT
 from tests.support.features import needs_exported_names
+from tests.support.pages import blocks
 from warmopt.shapes import MODES
 from warmopt.warmed import ModeName
 

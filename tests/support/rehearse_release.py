@@ -8,7 +8,6 @@ environment, and runs each Python block of the README there. Nothing is publishe
 from __future__ import annotations
 
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from tempfile import TemporaryDirectory
 
 import warmopt
 from tests.support import ROOT
+from tests.support.pages import blocks, prints
 
 PAGE = ROOT / "build" / "release.html"
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -108,14 +108,11 @@ def main() -> None:
             run(*pip, "check")
         print("4. run the README there")
         empty.mkdir()
-        found = re.findall(
-            r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S
-        )
-        for block in found:
+        for block in blocks((ROOT / "README.md").read_text()):
             began = time.monotonic()
             command = [own, *WARNINGS, "-c", block]
             printed = run(*command, cwd=empty).splitlines()
-            expected = re.findall(r"# prints (.*)", block)
+            expected = prints(block)
             if printed != expected:
                 raise ValueError(f"A block must print {expected}, got {printed}.")
             seconds = time.monotonic() - began
